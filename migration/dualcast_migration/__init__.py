@@ -1,0 +1,1 @@
+"""Migration control plane: stages, cohorts and the policy that decides what each session is due."""

@@ -1,0 +1,40 @@
+"""Who is calling: the result of authentication."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from .channel import ALL, matches
+
+ADMIN = "admin"
+PUBLISHER = "publisher"
+
+
+class Principal(Struct, frozen=True):
+    """A verified caller in one tenant. `sub` is the user id; a token's claims decide the rest."""
+
+    tenant: str
+    sub: str
+    roles: frozenset[str] = frozenset()
+    """Claims `role` and `roles` as one set."""
+    channels: tuple[str, ...] = ()
+    """Patterns of the `channels` claim."""
+    expires_at: int = 0
+    """Unix seconds of the `exp` claim; the principal is not valid from then on."""
+    token_id: str = ""
+    """Claim `jti`, or the first 16 hex digits of the token's SHA-256: what revocation names."""
+
+    @property
+    def is_admin(self) -> bool:
+        return ADMIN in self.roles
+
+    @property
+    def may_publish(self) -> bool:
+        """Publishing is for backends: roles `publisher` and `admin`."""
+        return PUBLISHER in self.roles or ADMIN in self.roles
+
+    def owns(self, channel: str) -> bool:
+        """Whether this principal may subscribe to `channel` by its token alone (own user channel, `all`, claim)."""
+        if channel == ALL or channel == "user:" + self.sub or ADMIN in self.roles:
+            return True
+        return any(matches(pattern, channel) for pattern in self.channels)
