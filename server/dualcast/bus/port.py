@@ -53,7 +53,11 @@ class Follower(Protocol):
         """`channel` is followed completely for every offset > `offset`."""
 
     def advanced(self, tenant: str, epoch: str, offset: int) -> None:
-        """Proof that no watched channel of the tenant has anything undelivered up to `offset`."""
+        """Proof that no watched channel of the tenant has anything undelivered up to `offset`.
+
+        Also called right after `entries`, when the batch's last offset is complete (no further watched target of it can
+        come): only then may that offset be given to a client as its position.
+        """
 
     def gap(self, tenant: str, gap: Gap) -> None:
         """A hole in a watched channel that repair could not fill."""

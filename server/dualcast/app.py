@@ -1,0 +1,372 @@
+"""The composition root: settings in, a running server out. The only place where all rooms meet.
+
+`build` makes the parts inside a running loop, `serve` runs them until a signal, `run` is what `dualcast serve` calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+from litestar import Litestar
+
+from dualcast.bus.memory import MemoryBus
+from dualcast.bus.port import EventBus, Retention
+from dualcast.bus.redis.options import RedisSettings
+from dualcast.bus.redis.pool import RedisPool
+from dualcast.bus.sqlite import SqliteBus
+from dualcast.gateway.connect import Delivery
+from dualcast.gateway.directory import CloseFollower, Directory
+from dualcast.gateway.commands import SPACE as CLOSE_SPACE
+from dualcast.gateway.limits import RateLimits, RateSettings
+from dualcast.gateway.routes import litestar_app
+from dualcast.gateway.services import GatewaySettings, Services
+from dualcast.gateway.socket import socket_route
+from dualcast.gateway.stream import stream_route
+from dualcast.gateway.tenant_keys import TenantKeys
+from dualcast.hub.hub import Hub, HubSettings
+from dualcast.identity.authenticator import AuthSettings, Authenticator
+from dualcast.identity.claims import TokenSettings
+from dualcast.identity.jwks import JwksCache
+from dualcast.identity.keys import JwksEndpoint, VerificationKey
+from dualcast.identity.revocation import SPACE as REVOCATION_SPACE
+from dualcast.identity.revocation import Revocations
+from dualcast.identity.tickets import Tickets, TicketSettings
+from dualcast.identity.tokens import TokenVerifier
+from dualcast.publishing.quotas import TenantQuotas
+from dualcast.publishing.service import Publisher, PublishSettings
+from dualcast.session.drain import drain
+from dualcast.session.native_commands import NativeCommands
+from dualcast.session.node import Node, SessionSettings
+from dualcast.session.recovery import Recovery
+from dualcast.session.sweep import Sweep
+from dualcast.settings import Key, Settings
+from dualcast.state.follow import StateFollower
+from dualcast.state.memory import MemoryState
+from dualcast.state.port import StateStore
+from dualcast.state.redis import RedisState
+from dualcast.state.sqlite import SqliteState
+from dualcast.telemetry.counters import Counters
+from dualcast.telemetry.metrics import DualcastCollector, LoopLag, Metrics
+from dualcast.tenancy.access import Access
+from dualcast.tenancy.grants import Grants
+from dualcast.tenancy.model import Tenant, TenantSettings
+from dualcast.tenancy.seeds import load_tenants
+from dualcast.tenancy.store import SharedTenants
+from dualcast.transport.options import TransportSettings
+from dualcast.transport.server import Server, listen, raise_file_limit
+from dualcast.transport.supervisor import Supervisor
+from dualcast_migration.policy import StageRecord
+from dualcast_migration.stage import Stage
+
+
+@dataclass(slots=True, kw_only=True)
+class Composition:
+    """The parts of one process. `lifespan` starts and stops them."""
+
+    settings: Settings
+    app: Litestar
+    bus: EventBus
+    state: StateStore
+    follower: StateFollower
+    tenants: SharedTenants
+    hub: Hub
+    node: Node
+    recovery: Recovery
+    sweep: Sweep
+    jwks: JwksCache
+    loop_lag: LoopLag
+    authenticator: Authenticator
+
+    async def drain(self) -> None:
+        """Sends every client away in paced batches; awaited by the server before it shuts down."""
+        await drain(self.node, self.settings.server.drain_s)
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncIterator[None]:
+        """Starts everything in order, owns the background tasks, stops everything in reverse order.
+
+        A background task that fails ends the process: a server without its sweep or follower must not look healthy.
+        """
+        await self.state.start()
+        try:
+            await self.tenants.seed(seeds(self.settings))
+            await self.follower.refresh()
+            await self.bus.start(self.hub)
+            try:
+                self.loop_lag.start()
+                async with asyncio.TaskGroup() as group:
+                    tasks = [
+                        group.create_task(self.follower.run()),
+                        group.create_task(self.recovery.run()),
+                        group.create_task(self.sweep.run()),
+                    ]
+                    yield
+                    for task in tasks:
+                        task.cancel()
+            finally:
+                self.loop_lag.stop()
+                await self.node.close()
+                await self.bus.close()
+                await self.jwks.close()
+        finally:
+            await self.state.close()
+
+
+def build(settings: Settings) -> Composition:
+    """Makes the parts of one process. Needs the running loop; opens nothing yet."""
+    counters = Counters()
+    bus, state = engines(settings)
+    follower = StateFollower(state)
+    tenants = SharedTenants(state, follower)
+    grants = Grants(state, follower)
+    hub = Hub(bus, HubSettings(ring_entries=settings.delivery.ring_entries, ring_bytes=settings.delivery.ring_bytes))
+    node = Node(bus, hub, counters, session_settings(settings))
+    recovery = Recovery(node)
+    revocations = Revocations(state)
+    follower.on(REVOCATION_SPACE, revocations.changed, revocations.load)
+    directory = Directory(node)
+    revocations.on_revoked(lambda tenant, token_id, sub: directory.revoked(revocations))
+    closer = CloseFollower(state, directory)
+    follower.on(CLOSE_SPACE, closer.changed, closer.resync)
+    keys = TenantKeys(tenants, verification_keys(settings), endpoints(settings))
+    jwks = JwksCache()
+    token_settings = TokenSettings(
+        default_tenant=settings.tenancy.legacy_tenant, leeway_s=settings.identity.leeway_s
+    )
+    verifier = TokenVerifier(keys, token_settings, jwks=jwks, revocations=revocations)
+    tickets = Tickets(state, TicketSettings(life_s=settings.identity.ticket_s))
+    authenticator = Authenticator(
+        verifier,
+        tickets,
+        revocations,
+        AuthSettings(cookie_name=settings.identity.cookie, allowed_origins=settings.identity.origins),
+        tenant_origins=lambda tenant: found.settings.origins if (found := tenants.current(tenant)) else (),
+    )
+    access = Access(tenants, grants)
+    limits = settings.limits
+    loop_lag = LoopLag()
+    services = Services(
+        bus=bus,
+        publisher=Publisher(
+            bus,
+            counters,
+            TenantQuotas(tenants, limits.publishes_per_tenant_per_s, limits.burst_s),
+            PublishSettings(max_data_bytes=settings.server.max_body_bytes),
+        ),
+        authenticator=authenticator,
+        tickets=tickets,
+        access=access,
+        grants=grants,
+        state=state,
+        revocations=revocations,
+        counters=counters,
+        directory=directory,
+        metrics=Metrics(
+            DualcastCollector(
+                counters, bus_stats=bus.stats, gauges=lambda: gauges(node, recovery), loop_lag=loop_lag
+            )
+        ),
+        limits=RateLimits(
+            RateSettings(
+                handshakes_per_ip_per_s=limits.handshakes_per_ip_per_s,
+                burst_s=limits.burst_s,
+                exempt=("127.0.0.0/8", "::1", *settings.server.trusted_proxies),
+            )
+        ),
+        settings=GatewaySettings(
+            max_body_bytes=settings.server.max_body_bytes, ticket_s=settings.identity.ticket_s
+        ),
+        origin_allowed=lambda origin: authenticator.origins.allows(origin, host="", secure=True, cookie=True),
+        draining=lambda: node.draining,
+    )
+    delivery = Delivery(
+        services=services,
+        node=node,
+        tenants=tenants,
+        commands=NativeCommands(access.may_subscribe, authenticator.refresh),
+        connections_per_address=limits.connections_per_ip,
+    )
+    app = litestar_app(services, [stream_route(delivery), socket_route(delivery)])  # type: ignore[list-item]
+    return Composition(
+        settings=settings,
+        app=app,
+        bus=bus,
+        state=state,
+        follower=follower,
+        tenants=tenants,
+        hub=hub,
+        node=node,
+        recovery=recovery,
+        sweep=Sweep(node, recovery),
+        jwks=jwks,
+        loop_lag=loop_lag,
+        authenticator=authenticator,
+    )
+
+
+def engines(settings: Settings) -> tuple[EventBus, StateStore]:
+    """Bus and state store of the configured engine."""
+    bus = settings.bus
+    retention = Retention(
+        entries=bus.history_entries, seconds=bus.history_s, idempotency_s=bus.idempotency_s
+    )
+    if settings.engine == "memory":
+        return MemoryBus(retention), MemoryState()
+    if settings.engine == "sqlite":
+        directory = Path(bus.data_dir)
+        directory.mkdir(parents=True, exist_ok=True)
+        return SqliteBus(directory / "bus.db", retention), SqliteState(directory / "state.db")
+    from dualcast.bus.redis.engine import RedisBus
+
+    redis = settings.redis
+    engine = RedisBus(
+        RedisSettings(
+            url=redis.url,
+            prefix=redis.key_prefix,
+            pool_connections=redis.pool_connections,
+            connect_s=redis.connect_timeout_s,
+            command_s=redis.command_timeout_s,
+            probe_every_s=bus.probe_interval_s,
+            held_bytes=bus.max_held_bytes,
+        ),
+        retention,
+    )
+    return engine, RedisState(engine.pool.client)
+
+
+def seeds(settings: Settings) -> tuple[Tenant, ...]:
+    """The tenants the settings describe: the legacy tenant always, and those of the tenant file."""
+    tenancy = settings.tenancy
+    listed = load_tenants(Path(tenancy.file)) if tenancy.file else ()
+    if any(tenant.id == tenancy.legacy_tenant for tenant in listed):
+        return listed
+    default = Tenant(
+        id=tenancy.legacy_tenant,
+        settings=TenantSettings(public_channels=tenancy.public_channels),
+        stage=StageRecord(stage=Stage(tenancy.stage)),
+    )
+    return (default, *listed)
+
+
+def verification_keys(settings: Settings) -> list[VerificationKey]:
+    """The keys of the settings. Raises BadKey."""
+    identity = settings.identity
+
+    def material(key: Key) -> bytes:
+        return key.secret.encode() if key.secret else Path(key.public_key_file).read_bytes()
+
+    return [
+        VerificationKey(
+            algorithm=key.algorithm,
+            material=material(key),
+            tenant=key.tenant or settings.tenancy.legacy_tenant,
+            kid=key.id,
+            issuer=identity.issuer,
+            audience=identity.audience,
+            legacy_short_keys=identity.allow_short_secrets,
+        )
+        for key in identity.keys
+    ]
+
+
+def endpoints(settings: Settings) -> list[JwksEndpoint]:
+    """The key set of the settings' identity provider, if there is one."""
+    identity = settings.identity
+    if not identity.jwks_url:
+        return []
+    tenant = settings.tenancy.legacy_tenant
+    return [
+        JwksEndpoint(
+            url=identity.jwks_url, tenant=tenant, issuer=identity.issuer, audience=identity.audience
+        )
+    ]
+
+
+def session_settings(settings: Settings) -> SessionSettings:
+    """The session room's share of the settings."""
+    delivery, limits = settings.delivery, settings.limits
+    return SessionSettings(
+        max_channels=limits.channels_per_session,
+        max_per_user=limits.connections_per_user,
+        max_connections=limits.connections,
+        page_limit=settings.bus.recovery_page_entries,
+        lag_limit_s=delivery.lag_limit_s,
+        heartbeat_sse_s=delivery.sse_heartbeat_s,
+        heartbeat_ws_s=delivery.ws_heartbeat_s,
+        dead_after_s=delivery.dead_after_s,
+        retry_min_ms=delivery.retry_min_ms,
+        retry_max_ms=delivery.retry_max_ms,
+        max_frame_bytes=limits.max_frame_bytes,
+    )
+
+
+def transport_settings(settings: Settings) -> TransportSettings:
+    """The transport room's share of the settings."""
+    server = settings.server
+    return TransportSettings(
+        host=server.host,
+        port=server.port,
+        workers=server.workers,
+        loop=server.loop,
+        backlog=server.backlog,
+        header_s=server.header_deadline_s,
+        header_bytes=server.max_header_bytes,
+        keep_alive_s=round(server.keep_alive_s),
+        max_connections_per_address=settings.limits.connections_per_ip,
+        trusted_proxies=server.trusted_proxies,
+        max_frame_bytes=settings.limits.max_frame_bytes,
+        compression=settings.delivery.compression,
+        drain_s=server.drain_s,
+    )
+
+
+def gauges(node: Node, recovery: Recovery) -> dict[str, float]:
+    """Plain numbers of this node for `/metrics`."""
+    return {
+        "sessions": len(node.hub.sessions),
+        "sessions_behind": sum(1 for session in node.hub.sessions.values() if session.gate == 1 << 62),
+        "sessions_held": len(node.held),
+        "channels_watched": sum(len(tenant.channels) for tenant in node.hub.tenants.values()),
+        "ring_bytes": node.hub.rings.bytes,
+        "fan_out_overflows": node.hub.overflows,
+        "forged_receipts": node.forged_receipts,
+        "bus_available": float(node.hub.available),
+    }
+
+
+async def serve(settings: Settings, transport: TransportSettings, *, shared: bool = False) -> None:
+    """Runs one server process until a signal, then drains."""
+    sock = listen(transport, shared=shared)
+    composition = build(settings)
+    async with composition.lifespan():
+        server = Server(composition.app, transport, on_drain=composition.drain)
+        await server.serve(sockets=[sock])
+
+
+def worker(transport: TransportSettings, args: tuple[Any, ...]) -> None:
+    """Entry point of a worker process: `args` holds the encoded settings."""
+    settings = msgspec.msgpack.decode(args[0], type=Settings)
+    raise_file_limit()
+    _run(settings, transport, shared=True)
+
+
+def run(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT; one process, or `server.workers` of them."""
+    transport = transport_settings(settings)
+    if settings.server.workers > 1:
+        raise SystemExit(Supervisor(worker, transport, (msgspec.msgpack.encode(settings),)).run())
+    raise_file_limit()
+    _run(settings, transport, shared=False)
+
+
+def _run(settings: Settings, transport: TransportSettings, *, shared: bool) -> None:
+    factory = uvloop.new_event_loop if transport.loop == "uvloop" else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(serve(settings, transport, shared=shared))

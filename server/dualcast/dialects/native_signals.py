@@ -1,0 +1,95 @@
+"""The native dialect's signals on each transport (docs/protocol.md): what a session says besides publications."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dualcast.model.publication import Gap
+
+from .native import gap_frame, socket_frame, stream_frame, stream_position
+from .native_types import AuthExpired, AuthExpiring, Bye, Drain, ServerFrame, Status, Welcome
+
+REPLACED_RETRY_MS = 60_000
+"""A replaced `EventSource` comes back by itself; a long delay keeps two pages from evicting each other in turn."""
+
+
+def _welcome(session: Any, heartbeat_s: int) -> Welcome:
+    principal = session.principal
+    return Welcome(
+        connection=session.id,
+        tenant=principal.tenant,
+        user=principal.sub,
+        stage=session.stage,
+        channels=[feed.name for feed in session.channels],
+        heartbeat_s=heartbeat_s,
+        cursor=session.cursor,
+        expires_at=principal.expires_at or None,
+    )
+
+
+class NativeSocket:
+    """Signals as JSON text frames."""
+
+    name = "native"
+
+    def welcome(self, session: Any) -> bytes:
+        return socket_frame(_welcome(session, session.node.settings.heartbeat_ws_s))
+
+    def gap(self, session: Any, gap: Gap) -> bytes:
+        return socket_frame(gap_frame(gap, session.epoch, session.cursor))
+
+    def status(self, session: Any, *, available: bool) -> bytes:
+        return socket_frame(Status(bus="ok" if available else "away", cursor=session.cursor))
+
+    def auth_expiring(self, expires_at: int) -> bytes:
+        return socket_frame(AuthExpiring(expires_at=expires_at))
+
+    def auth_expired(self, reason: str) -> bytes:
+        return socket_frame(AuthExpired(reason=reason))
+
+    def bye(self, session: Any, code: int, reason: str, retry_ms: int) -> bytes:
+        stop = 4000 <= code < 4100
+        return socket_frame(
+            Bye(code=code, reason=reason, retry_ms=None if stop else retry_ms, cursor=session.cursor)
+        )
+
+    def position(self, cursor: str) -> None:
+        return None
+
+
+class NativeStream:
+    """Signals as SSE events; those that move the position carry `id:`."""
+
+    name = "native"
+
+    def welcome(self, session: Any) -> bytes:
+        frame = _welcome(session, session.node.settings.heartbeat_sse_s)
+        return stream_frame(frame, cursor=session.cursor, retry_ms=session.retry_ms())
+
+    def gap(self, session: Any, gap: Gap) -> bytes:
+        return stream_frame(gap_frame(gap, session.epoch, session.cursor), cursor=session.cursor)
+
+    def status(self, session: Any, *, available: bool) -> bytes:
+        return stream_frame(Status(bus="ok" if available else "away"), cursor=session.cursor)
+
+    def auth_expiring(self, expires_at: int) -> bytes:
+        return stream_frame(AuthExpiring(expires_at=expires_at))
+
+    def auth_expired(self, reason: str) -> bytes:
+        return stream_frame(AuthExpired(reason=reason))
+
+    def bye(self, session: Any, code: int, reason: str, retry_ms: int) -> bytes:
+        frame: ServerFrame = Bye(code=code, reason=reason, retry_ms=retry_ms)
+        if reason == "drain":
+            frame = Drain(retry_ms=retry_ms)
+        elif reason == "replaced":
+            retry_ms = REPLACED_RETRY_MS
+            frame = Bye(code=code, reason=reason, retry_ms=retry_ms)
+        return stream_frame(frame, cursor=session.cursor, retry_ms=retry_ms)
+
+    def position(self, cursor: str) -> bytes:
+        return stream_position(cursor)
+
+
+SOCKET = NativeSocket()
+STREAM = NativeStream()

@@ -1,0 +1,34 @@
+"""What a session asks of its dialect: its signals as text, or None where the contract knows no such signal."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from dualcast.model.publication import Gap
+
+
+class Dialect(Protocol):
+    """One per (dialect, transport). Pure: session facts in, bytes out (SSE block or JSON text).
+
+    `session` is a `session.Session`; a dialect reads its `id`, `epoch`, `cursor`, `principal`, `channels` and `node.settings`.
+    """
+
+    name: str
+
+    def welcome(self, session: Any) -> bytes | None: ...
+
+    def gap(self, session: Any, gap: Gap) -> bytes | None: ...
+
+    def status(self, session: Any, *, available: bool) -> bytes | None: ...
+
+    def auth_expiring(self, expires_at: int) -> bytes | None: ...
+
+    def auth_expired(self, reason: str) -> bytes | None: ...
+
+    def bye(self, session: Any, code: int, reason: str, retry_ms: int) -> bytes | None:
+        """Last words; on SSE they set `retry:`."""
+        ...
+
+    def position(self, cursor: str) -> bytes | None:
+        """Moves the client's cursor without an event; None where the transport has no such thing."""
+        ...

@@ -1,0 +1,182 @@
+"""What `GET /v1/stream` and `GET /v1/socket` have in common: from a request's scope to an admitted session's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_plus
+
+from dualcast.identity.authenticator import Authenticated
+from dualcast.identity.credentials import Kind
+from dualcast.model.channel import ALL, check_channel, check_id, user_channel
+from dualcast.model.cursor import parse_cursor
+from dualcast.model.errors import BadChannel, BadCursor, BadRequest, BusUnavailable, Forbidden, LimitExceeded
+from dualcast.model.principal import Principal
+from dualcast.session.admission import check_limits, evict_oldest
+from dualcast.session.native_commands import NativeCommands
+from dualcast.session.node import Node
+from dualcast.session.session import FROM_NOW, Session
+from dualcast.session.watching import watched
+from dualcast.tenancy.model import Tenant
+from dualcast.tenancy.store import TenantStore
+from dualcast_migration.policy import Decision
+
+from .authentication import client_address
+from .body import header
+from .services import Services
+
+Scope = MutableMapping[str, Any]
+
+UNKNOWN_EPOCH = "0"
+"""Stands for the epoch of a cursor that cannot be read: no log has it, so it ends in a `gap`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What the connecting routes need beside `Services`."""
+
+    services: Services
+    node: Node
+    tenants: TenantStore
+    commands: NativeCommands
+    connections_per_address: int = 200
+
+
+class Request:
+    """A parsed connect request. Attributes are what the session is made of."""
+
+    __slots__ = ("address", "authenticated", "channels", "decision", "device", "epoch", "instance", "position", "tenant")
+
+    authenticated: Authenticated
+    tenant: Tenant
+    decision: Decision
+    channels: list[str]
+    epoch: str
+    position: int
+    instance: str
+    device: str
+    address: str
+
+    @property
+    def principal(self) -> Principal:
+        return self.authenticated.principal
+
+
+def query(scope: Scope) -> dict[str, str]:
+    """The raw (still encoded) query parameters by name; the last one wins where the name stands twice."""
+    found: dict[str, str] = {}
+    for part in scope["query_string"].decode("latin-1").split("&"):
+        name, _, value = part.partition("=")
+        if name:
+            found[name] = value
+    return found
+
+
+def requested_channels(principal: Principal, raw: str) -> list[str]:
+    """Own user channel, `all`, and those of a comma-separated, percent-encoded list. Raises BadChannel."""
+    names = dict.fromkeys((user_channel(principal.sub), ALL))
+    for part in raw.split(","):
+        if part:
+            names[check_channel(_decoded(part))] = None
+    return list(names)
+
+
+def requested_position(scope: Scope, parameters: dict[str, str]) -> tuple[str, int]:
+    """(epoch, offset) to resume from; ("", FROM_NOW) where no cursor is given.
+
+    `Last-Event-ID` comes first: an `EventSource` repeats its URL, so the query may hold an older cursor. What cannot be read
+    as a cursor is an unknown one: it is answered with a `gap`, never with an error status, which would end an `EventSource`.
+    """
+    text = header(scope, b"last-event-id") or _decoded(
+        parameters.get("cursor") or parameters.get("last_event_id") or "", strict=False
+    )
+    if not text:
+        return "", FROM_NOW
+    try:
+        epoch, offset = parse_cursor(text)
+    except BadCursor:
+        return UNKNOWN_EPOCH, 0
+    return epoch, offset
+
+
+async def admit(delivery: Delivery, scope: Scope, kind: Kind) -> Request:
+    """Authenticates, checks limits, channels and stage.
+
+    Raises Unauthorized, Forbidden, BadChannel, LimitExceeded, RateLimited, ConnectionLimit, BusUnavailable (a grant
+    could not be looked up).
+    """
+    services = delivery.services
+    request = Request()
+    address = request.address = client_address(scope)
+    services.limits.handshake(address)
+    exempt = services.limits.is_exempt(address)
+    check_limits(delivery.node, address, per_address=0 if exempt else delivery.connections_per_address)
+    door = services.authenticator
+    found = door.try_cached(scope, kind=kind, native=True)
+    if found is None:
+        found = await door.authenticate(scope, kind=kind, native=True)
+    request.authenticated = found
+    principal = found.principal
+    tenant = delivery.tenants.current(principal.tenant)
+    if tenant is None:
+        raise Forbidden("no such tenant")
+    request.tenant = tenant
+    request.decision = tenant.decide(principal.sub, delivery.node.now_s())
+    parameters = query(scope)
+    request.channels = requested_channels(principal, parameters.get("channels", ""))
+    if len(request.channels) > delivery.node.settings.max_channels:
+        raise LimitExceeded("too many channels on one connection", code="too-many-channels")
+    for name in request.channels[2:]:
+        if not await services.access.may_subscribe(principal, name):
+            raise Forbidden(f"not allowed to subscribe to {name}", code="forbidden-channel")
+    request.instance = _identifier(parameters, "instance")
+    request.device = _identifier(parameters, "device")
+    request.epoch, request.position = requested_position(scope, parameters)
+    return request
+
+
+async def make_session(
+    delivery: Delivery, request: Request, make: Callable[..., Session], **rest: Any
+) -> Session:
+    """The session, with its channels watched (unless the bus is away: then it is held) and the user's limit kept."""
+    node = delivery.node
+    session = make(
+        node,
+        request.principal,
+        channels=request.channels,
+        epoch=request.epoch,
+        position=request.position,
+        address=request.address,
+        instance=request.instance,
+        device=request.device,
+        stage=request.decision.stage.value,
+        **rest,
+    )
+    if not await watched(node, session.channels) and node.hub.available:
+        raise BusUnavailable("the event bus does not answer", retry_after_s=2)
+    session.settle()
+    limit = request.tenant.settings.max_connections_per_user
+    limit = node.settings.max_per_user if limit is None else limit
+    if limit:
+        evict_oldest(node, request.principal, limit=limit)
+    return session
+
+
+def _identifier(parameters: dict[str, str], name: str) -> str:
+    text = _decoded(parameters.get(name, ""))
+    if not text:
+        return ""
+    try:
+        return check_id(text)
+    except BadChannel:
+        raise BadRequest(f"{name} is 1 to 256 bytes without control characters", code="bad-id") from None
+
+
+def _decoded(text: str, *, strict: bool = True) -> str:
+    try:
+        return unquote_plus(text, errors="strict")
+    except UnicodeDecodeError:
+        if strict:
+            raise BadChannel("a parameter is not valid UTF-8", code="bad-utf8") from None
+        return "?"

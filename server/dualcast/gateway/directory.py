@@ -1,0 +1,108 @@
+"""The live connections of this node: listing them, and closing them on command or revocation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from itertools import islice
+
+from dualcast.identity.revocation import Revocations
+from dualcast.model.codes import Close
+from dualcast.session.node import Node
+from dualcast.session.session import Session
+from dualcast.state.port import StateStore
+
+from .commands import read_close
+from .services import ConnectionInfo
+
+
+class Directory:
+    """A `services.ConnectionDirectory` over the node's sessions."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def list(
+        self, tenant: str, user: str | None = None, after: str = "", limit: int = 100
+    ) -> list[ConnectionInfo]:
+        sessions = self._of(tenant, user)
+        newer = (session for session in sessions if session.id > after)
+        return [self._info(session) for session in islice(newer, limit)]
+
+    def _of(self, tenant: str, user: str | None) -> Iterable[Session]:
+        """Sessions oldest first, which is also the order of their ids."""
+        for session in list(self._node.hub.sessions.values()):
+            if (
+                isinstance(session, Session)
+                and session.principal.tenant == tenant
+                and (user is None or session.principal.sub == user)
+            ):
+                yield session
+
+    def _info(self, session: Session) -> ConnectionInfo:
+        age_s = self._node.loop.time() - session.attached_at
+        connected = datetime.fromtimestamp(self._node.now_s() - age_s, UTC)
+        return ConnectionInfo(
+            id=session.id,
+            user=session.principal.sub,
+            transport=session.encoding.transport,
+            dialect=session.dialect.name,
+            channels=tuple(feed.name for feed in session.channels),
+            connected_at=connected.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            token_id=session.principal.token_id,
+            device=session.device,
+            instance=session.instance,
+            cursor=session.cursor or "",
+            live=session.live,
+            node=self._node.id,
+        )
+
+    def close(
+        self, tenant: str, *, connection: str = "", user: str = "", token_id: str = "", code: Close
+    ) -> int:
+        """Closes what matches every member that is not empty; returns how many connections that were."""
+        matching = [
+            session
+            for session in self._of(tenant, user or None)
+            if (not connection or session.id == connection)
+            and (not token_id or session.principal.token_id == token_id)
+        ]
+        for session in matching:
+            session.close(code)
+        return len(matching)
+
+    def revoked(self, revocations: Revocations) -> None:
+        """Ends every session whose token has been revoked (a callback of `Revocations`)."""
+        for session in list(self._node.hub.sessions.values()):
+            if isinstance(session, Session) and revocations.is_revoked(session.principal):
+                session.expire("token revoked")
+
+
+class CloseFollower:
+    """Carries out close commands as the change log of the state store names them."""
+
+    def __init__(self, store: StateStore, directory: Directory) -> None:
+        self._store = store
+        self._directory = directory
+
+    async def changed(self, key: str) -> None:
+        """A command was written. Raises BusUnavailable."""
+        command = await read_close(self._store, key)
+        if command is None:
+            return
+        code = Close(command.code) if command.code in Close.__members__.values() else Close.REVOKED
+        self._directory.close(
+            command.tenant,
+            connection=command.connection,
+            user=command.user,
+            token_id=command.token_id,
+            code=code,
+        )
+
+    async def resync(self) -> None:
+        """Commands written while the node was away: carried out too, they live for a minute."""
+        after = ""
+        while page := await self._store.list("close", after=after, limit=100):
+            after = page[-1].key
+            for value in page:
+                await self.changed(value.key)

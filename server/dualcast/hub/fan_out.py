@@ -1,0 +1,136 @@
+"""Fan-out: a batch of entries becomes one write per session, in offset order, with the bytes of each encoding shared.
+
+The hot path of the server: every line here runs once per delivery. `gate` makes one comparison answer "live, and not written yet".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from dualcast.model.publication import Entry
+from dualcast.telemetry.counters import DeliveryCounters
+
+from .encoding import Encoding
+from .feed import ChannelFeed
+from .subscriber import BEHIND, Subscriber
+
+
+def fan_out_run(
+    feed: ChannelFeed, run: Sequence[Entry], sessions: Iterable[Subscriber]
+) -> None:
+    """Writes `run` (entries of one channel, offsets ascending, no audience) to those of `sessions` that are live.
+
+    Sessions share the joined bytes. A session that has a part of the run already gets the rest only.
+    """
+    first, last = run[0].offset, run[-1].offset
+    members = feed.sessions
+    encoding: Encoding | None = None
+    joined: dict[Encoding, bytes] = {}
+    data = b""
+    sent = 0
+    size = len(run)
+    counters: DeliveryCounters | None = None
+    for session in sessions:
+        if session.gate < first:
+            if session.encoding is not encoding:
+                if counters is not None:
+                    _count(counters, run, sent, len(data))
+                    sent = 0
+                encoding, counters = session.encoding, session.counters
+                found = joined.get(encoding)
+                if found is None:
+                    frame = encoding.frame
+                    found = joined[encoding] = frame(run[0]) if size == 1 else b"".join(map(frame, run))
+                data = found
+            session.gate = last
+            sent += 1
+            try:
+                session.transport.write(data)
+            except Exception:  # noqa: BLE001 — one broken connection must not end the others' fan-out
+                session.write_failed()
+        elif session.gate != BEHIND and session.gate < last and session in members:
+            rest = [entry for entry in run if entry.offset > session.gate]
+            tail = b"".join(map(session.encoding.frame, rest))
+            session.gate = last
+            _count(session.counters, rest, 1, len(tail))
+            try:
+                session.transport.write(tail)
+            except Exception:  # noqa: BLE001 — as above
+                session.write_failed()
+    if counters is not None:
+        _count(counters, run, sent, len(data))
+
+
+def fan_out_mixed(
+    channels: dict[str, ChannelFeed], batch: Sequence[Entry], only: Sequence[Subscriber] | None = None
+) -> None:
+    """Writes a batch over several channels: one write per session, its frames merged in offset order.
+
+    Equal merges are joined once. Ephemeral entries (offset 0) keep their place in the batch and move no gate. `only` restricts
+    it to those sessions (a slice of a large channel).
+    """
+    dirty: list[Subscriber] = []
+    for entry in batch:
+        feed = channels.get(entry.channel)
+        if feed is None or not feed.sessions:
+            continue
+        offset = entry.offset
+        audience = entry.publication.audience
+        encoding: Encoding | None = None
+        counters: DeliveryCounters | None = None
+        frame = b""
+        sent = 0
+        for session in feed.sessions if only is None else only:
+            gate = session.gate
+            if offset:
+                if gate >= offset:
+                    continue
+            elif gate == BEHIND:
+                session.counters.ephemeral_skipped += 1
+                continue
+            if audience is not None and not session.due(audience):
+                if offset:
+                    session.gate = offset
+                continue
+            if session.encoding is not encoding:
+                if counters is not None:
+                    _count(counters, (entry,), sent, len(frame))
+                    sent = 0
+                encoding, counters = session.encoding, session.counters
+                frame = encoding.frame(entry)
+            if offset:
+                session.gate = offset
+            sent += 1
+            out = session.out
+            if out is None:
+                session.out = frame
+                dirty.append(session)
+            elif type(out) is list:
+                out.append(frame)
+            else:
+                session.out = [out, frame]  # type: ignore[list-item]
+        if counters is not None:
+            _count(counters, (entry,), sent, len(frame))
+    joins: dict[tuple[int, ...], bytes] = {}
+    for session in dirty:
+        out = session.out
+        session.out = None
+        if type(out) is list:
+            # Frames are memoised on the entries of this batch, so their ids are stable while it is being written.
+            key = tuple(map(id, out))
+            data = joins.get(key)
+            if data is None:
+                data = joins[key] = b"".join(out)
+        else:
+            data = out  # type: ignore[assignment]
+        try:
+            session.transport.write(data)
+        except Exception:  # noqa: BLE001 — as above
+            session.write_failed()
+
+
+def _count(counters: DeliveryCounters, run: Sequence[Entry], sessions: int, size: int) -> None:
+    if sessions:
+        counters.delivered += sessions * len(run)
+        counters.bytes += sessions * size
+        counters.latency(run[-1].publication.time_ms, sessions * len(run))

@@ -1,0 +1,267 @@
+"""The hub: follows the bus, keeps feeds and rings, and runs fan-outs first-in-first-out per tenant."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+
+from msgspec import Struct
+
+from dualcast.bus.port import EventBus
+from dualcast.model.publication import Entry, Gap
+
+from .fan_out import fan_out_mixed, fan_out_run
+from .feed import ChannelFeed, Rings, TenantFeed
+from .subscriber import Subscriber
+
+
+class HubSettings(Struct, frozen=True, kw_only=True):
+    """Bounds of a node's hub."""
+
+    ring_entries: int = 256
+    """Recent entries kept per watched channel."""
+    ring_bytes: int = 64 * 1024 * 1024
+    """Recent entries kept per node, in bytes."""
+    large_fan_out: int = 4_096
+    """A fan-out to more sessions than this yields to the loop after as many writes."""
+    backlog_bytes: int = 8 * 1024 * 1024
+    """Per tenant, what may wait behind a large fan-out; beyond it sessions fall behind and catch up from the ring."""
+    idle_sweeps: int = 3
+    """A channel without sessions stays watched for so many sweeps: a reconnect finds its ring."""
+
+
+class Hub:
+    """Implements `bus.port.Follower`. All methods run on the event loop."""
+
+    def __init__(self, bus: EventBus, settings: HubSettings) -> None:
+        self._bus = bus
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[tuple[str, str], list[Callable[[], None]]] = {}
+        self.rings = Rings(entries_per_channel=settings.ring_entries, total_bytes=settings.ring_bytes)
+        self.tenants: dict[str, TenantFeed] = {}
+        self.sessions: dict[str, Subscriber] = {}
+        """Attached sessions by connection id, oldest first."""
+        self.available = True
+        self.overflows = 0
+
+    # ── subscriptions ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def channel(self, tenant: str, name: str) -> ChannelFeed:
+        """The feed of a channel; starts watching it when this node does not yet."""
+        feed = self.tenants.get(tenant)
+        if feed is None:
+            feed = self.tenants[tenant] = TenantFeed(tenant)
+        found = feed.channels.get(name)
+        if found is None:
+            found = feed.channels[name] = ChannelFeed(feed, name)
+            self._bus.watch(tenant, name)
+        found.idle_sweeps = 0
+        return found
+
+    def when_watched(self, feeds: Sequence[ChannelFeed], then: Callable[[], None]) -> bool:
+        """True when every feed is watched now; otherwise `then` is called once, when the last of them is."""
+        missing = [feed for feed in feeds if feed.complete_from < 0]
+        if not missing:
+            return True
+        left = len(missing)
+
+        def one() -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                then()
+
+        for feed in missing:
+            self._waiting.setdefault((feed.tenant.name, feed.name), []).append(one)
+        return False
+
+    def sweep(self) -> None:
+        """Stops watching channels that have had no session for a while. Called every few seconds."""
+        for tenant in list(self.tenants.values()):
+            for feed in list(tenant.channels.values()):
+                if feed.sessions or (tenant.name, feed.name) in self._waiting:
+                    feed.idle_sweeps = 0
+                    continue
+                feed.idle_sweeps += 1
+                if feed.idle_sweeps > self._settings.idle_sweeps:
+                    del tenant.channels[feed.name]
+                    self.rings.forget(feed)
+                    self._bus.unwatch(tenant.name, feed.name)
+            if not tenant.channels and not tenant.running:
+                del self.tenants[tenant.name]
+
+    def sessions_of(self, tenant: str) -> list[Subscriber]:
+        """Every session of a tenant, each once."""
+        feed = self.tenants.get(tenant)
+        if feed is None:
+            return []
+        found: dict[Subscriber, None] = {}
+        for channel in feed.channels.values():
+            found.update(channel.sessions)
+        return list(found)
+
+    # ── Follower ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def entries(self, tenant: str, batch: Sequence[Entry]) -> None:
+        """Live entries: into the rings at once, to the sessions in order."""
+        feed = self.tenants.get(tenant)
+        if feed is None or not batch:
+            return
+        channels = feed.channels
+        known = [entry for entry in batch if entry.channel in channels]
+        if not known:
+            return
+        for entry in known:
+            if entry.offset:
+                self.rings.add(channels[entry.channel], entry)
+        if feed.running:
+            self._defer(feed, known)
+        else:
+            self._deliver(feed, known)
+
+    def watched(self, tenant: str, channel: str, epoch: str, offset: int) -> None:
+        feed = self.tenants.get(tenant)
+        found = feed.channels.get(channel) if feed else None
+        if feed is None or found is None:
+            return
+        if not feed.epoch:
+            feed.epoch, feed.head = epoch, offset
+        if found.complete_from < 0:
+            found.complete_from = offset
+        for then in self._waiting.pop((tenant, channel), ()):
+            then()
+
+    def advanced(self, tenant: str, epoch: str, offset: int) -> None:
+        feed = self.tenants.get(tenant)
+        if feed is None or epoch != feed.epoch:
+            return
+        if feed.running:
+            self._defer(feed, lambda: self._advance(feed, offset))
+        else:
+            self._advance(feed, offset)
+
+    def gap(self, tenant: str, gap: Gap) -> None:
+        feed = self.tenants.get(tenant)
+        if feed is None:
+            return
+        if feed.running:
+            self._defer(feed, lambda: self._gap(feed, gap))
+        else:
+            self._gap(feed, gap)
+
+    def epoch(self, tenant: str, epoch: str, offset: int) -> None:
+        feed = self.tenants.get(tenant)
+        if feed is None:
+            return
+        if feed.running:
+            self._defer(feed, lambda: self._epoch(feed, epoch, offset))
+        else:
+            self._epoch(feed, epoch, offset)
+
+    def status(self, available: bool) -> None:
+        self.available = available
+        for session in list(self.sessions.values()):
+            session.bus_status(available)
+
+    # ── delivery ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _advance(self, feed: TenantFeed, offset: int) -> None:
+        feed.head = max(feed.head, offset)
+
+    def _gap(self, feed: TenantFeed, gap: Gap) -> None:
+        found = feed.channels.get(gap.channel)
+        if found is None:
+            return
+        # What the ring holds below the hole is no longer joined to what comes after it.
+        self.rings.trim(found, gap.after)
+        found.complete_from = max(found.complete_from, gap.oldest - 1, gap.after)
+        for session in list(found.sessions):
+            session.gap(gap)
+
+    def _epoch(self, feed: TenantFeed, epoch: str, offset: int) -> None:
+        feed.epoch = epoch
+        feed.head = max(feed.head, offset)
+        for session in self.sessions_of(feed.name):
+            session.epoch_changed(epoch, offset)
+
+    def _deliver(self, feed: TenantFeed, batch: Sequence[Entry]) -> None:
+        channels = feed.channels
+        first = batch[0].channel
+        simple = True
+        limit = self._settings.large_fan_out
+        for entry in batch:
+            if entry.channel != first or not entry.offset or entry.publication.audience is not None:
+                simple = False
+            target = channels.get(entry.channel)
+            if target is not None and len(target.sessions) > limit:
+                feed.running = True
+                steps = self._steps(feed, batch)
+                self._loop.call_soon(self._step, feed, steps)
+                return
+        if simple:
+            found = channels.get(first)
+            if found is not None and found.sessions:
+                fan_out_run(found, batch, found.sessions)
+        else:
+            fan_out_mixed(channels, batch)
+        self._done(feed, batch)
+
+    def _done(self, feed: TenantFeed, batch: Sequence[Entry]) -> None:
+        # Only `advanced` may count the last offset itself: another watched target of it may still be on its way.
+        feed.head = max(feed.head, max(entry.offset for entry in batch) - 1)
+
+    # ── large fan-outs ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _steps(self, feed: TenantFeed, batch: Sequence[Entry]) -> Iterator[None]:
+        size = self._settings.large_fan_out
+        for name, group in groupby(batch, key=lambda entry: entry.channel):
+            run = list(group)
+            found = feed.channels.get(name)
+            if found is None:
+                continue
+            simple = all(entry.offset and entry.publication.audience is None for entry in run)
+            everybody = list(found.sessions)
+            for start in range(0, len(everybody), size):
+                members = found.sessions
+                part = [session for session in everybody[start : start + size] if session in members]
+                if simple:
+                    fan_out_run(found, run, part)
+                else:
+                    for entry in run:
+                        fan_out_mixed(feed.channels, (entry,), part)
+                yield
+        self._done(feed, batch)
+
+    def _step(self, feed: TenantFeed, steps: Iterator[None]) -> None:
+        try:
+            next(steps)
+        except StopIteration:
+            feed.running = False
+            self._drain_backlog(feed)
+        else:
+            self._loop.call_soon(self._step, feed, steps)
+
+    def _defer(self, feed: TenantFeed, item: Sequence[Entry] | Callable[[], None]) -> None:
+        size = 0 if callable(item) else sum(len(entry.publication.data) + 200 for entry in item)
+        if feed.backlog_bytes + size > self._settings.backlog_bytes and not callable(item):
+            # The rings have it all: sessions catch up from there, in order, at their own pace.
+            self.overflows += 1
+            feed.backlog = deque(pair for pair in feed.backlog if callable(pair[1]))
+            feed.backlog_bytes = 0
+            for session in self.sessions_of(feed.name):
+                session.fall_behind()
+            return
+        feed.backlog_bytes += size
+        feed.backlog.append((size, item))
+
+    def _drain_backlog(self, feed: TenantFeed) -> None:
+        while feed.backlog and not feed.running:
+            size, item = feed.backlog.popleft()
+            feed.backlog_bytes -= size
+            if callable(item):
+                item()
+            else:
+                self._deliver(feed, item)

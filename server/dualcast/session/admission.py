@@ -1,0 +1,44 @@
+"""Who may connect: limits per node, per address, per tenant and per user, checked before a session exists."""
+
+from __future__ import annotations
+
+from dualcast.model.codes import Close
+from dualcast.model.errors import DualcastError, RateLimited
+from dualcast.model.principal import Principal
+
+from .node import Node
+from .session import Session
+
+
+class ConnectionLimit(DualcastError):
+    """Too many connections; come back later."""
+
+    code = "connection-limit"
+    status = 503
+    retryable = True
+
+
+def check_limits(node: Node, address: str, *, per_address: int) -> None:
+    """Raises ConnectionLimit (node full) or RateLimited (too many from `address`). `per_address` 0: no limit."""
+    if len(node.hub.sessions) >= node.settings.max_connections:
+        raise ConnectionLimit("this server has as many connections as it may", retry_after_s=5)
+    if per_address and node.per_address.get(address, 0) >= per_address:
+        raise RateLimited("too many connections from this address", code="address-limit", retry_after_s=10)
+
+
+def evict_oldest(node: Node, principal: Principal, *, limit: int) -> int:
+    """Closes the user's oldest native sessions so that one more stays within `limit`; returns how many."""
+    feed = node.hub.tenants.get(principal.tenant)
+    channel = feed.channels.get("user:" + principal.sub) if feed else None
+    if channel is None:
+        return 0
+    own = [
+        session
+        for session in channel.sessions
+        if isinstance(session, Session) and session.principal.sub == principal.sub and session.dialect.name == "native"
+    ]
+    excess = own[: max(0, len(own) - limit + 1)]
+    for session in excess:
+        session.counters.replaced += 1
+        session.close(Close.REPLACED)
+    return len(excess)

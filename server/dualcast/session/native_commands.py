@@ -1,0 +1,170 @@
+"""What the native dialect does with a client's commands (docs/protocol.md, commands).
+
+Commands of one socket are carried out in order. Those that must ask somebody (may I subscribe, is this token good) run in a short task
+the node owns; what the client sends meanwhile waits in a bounded list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from dualcast.dialects.native import decode_command, socket_frame
+from dualcast.dialects.native_types import (
+    Ack,
+    Authenticate,
+    Authenticated,
+    ClientCommand,
+    ErrorFrame,
+    Ping,
+    Pong,
+    Resume,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Unsubscribed,
+)
+from dualcast.model.channel import ALL, check_channel
+from dualcast.model.codes import Close
+from dualcast.model.cursor import Cursor, parse_cursor
+from dualcast.model.errors import BusUnavailable, DualcastError, Forbidden, LimitExceeded
+from dualcast.model.principal import Principal
+from dualcast.model.publication import Gap
+
+from .catch_up import merge
+from .watching import watched, writable
+
+MaySubscribe = Callable[[Principal, str], Awaitable[bool]]
+Refresh = Callable[[Principal, str], Awaitable[Principal]]
+
+
+class NativeCommands:
+    """The receiver of native WebSocket sessions; one per process."""
+
+    def __init__(self, may_subscribe: MaySubscribe, refresh: Refresh, *, max_per_sweep: int = 500) -> None:
+        self._may_subscribe = may_subscribe
+        self._refresh = refresh
+        self._max_per_sweep = max_per_sweep
+
+    def binary(self, session: Any, data: bytes) -> None:
+        """Native frames are text."""
+        self.error(session, None, DualcastError("frames are JSON text", code="binary-frame"))
+
+    def text(self, session: Any, text: str) -> None:
+        """One client frame. A bad one is answered with `error`; the connection stays."""
+        if session.commands > self._max_per_sweep:
+            session.close(Close.RATE_LIMITED)
+            return
+        try:
+            command = decode_command(text)
+        except DualcastError as error:
+            self.error(session, None, error)
+            return
+        if session.pending is not None:
+            if len(session.pending) >= session.node.settings.max_pending_commands:
+                session.close(Close.RATE_LIMITED)
+            else:
+                session.pending.append(command)
+            return
+        self._carry_out(session, command)
+
+    def error(self, session: Any, ref: str | None, error: DualcastError) -> None:
+        """Tells the client that a command failed."""
+        session.send(socket_frame(ErrorFrame(ref=ref, code=error.code, reason=error.reason)))
+
+    def _carry_out(self, session: Any, command: ClientCommand) -> None:
+        match command:
+            case Ping():
+                session.send(socket_frame(Pong(ref=command.ref, cursor=session.cursor)))
+            case Ack() | Resume() | Unsubscribe():
+                try:
+                    self._now(session, command)
+                except DualcastError as error:
+                    self.error(session, command.ref, error)
+            case Subscribe() | Authenticate():
+                session.pending = []
+                session.node.spawn(self._later(session, command))
+
+    def _now(self, session: Any, command: Ack | Resume | Unsubscribe) -> None:
+        if isinstance(command, Unsubscribe):
+            names = [check_channel(name) for name in command.channels]
+            own = "user:" + session.principal.sub
+            if ALL in names or own in names:
+                raise Forbidden("the own user channel and 'all' stay", code="fixed-channel")
+            session.unsubscribe(names)
+            session.send(socket_frame(Unsubscribed(ref=command.ref, channels=names)))
+            return
+        cursor = parse_cursor(command.cursor)
+        if isinstance(command, Resume):
+            session.resume(*cursor)
+        elif not session.confirm(*cursor):
+            raise DualcastError("this cursor was never written to this connection", code="future-ack")
+
+    async def _later(self, session: Any, command: ClientCommand) -> None:
+        try:
+            try:
+                if isinstance(command, Subscribe):
+                    await self._subscribe(session, command)
+                elif isinstance(command, Authenticate):
+                    session.principal = await self._refresh(session.principal, command.token)
+                    session.warned = False
+                    session.send(
+                        socket_frame(Authenticated(ref=command.ref, expires_at=session.principal.expires_at))
+                    )
+            except DualcastError as error:
+                self.error(session, command.ref, error)
+        finally:
+            pending, session.pending = session.pending or [], None
+            while pending:
+                self._carry_out(session, pending.pop(0))
+                if session.pending is not None:
+                    session.pending = pending
+                    break
+
+    async def _subscribe(self, session: Any, command: Subscribe) -> None:
+        names = list(dict.fromkeys(check_channel(name) for name in command.channels))
+        since = parse_cursor(command.since) if command.since is not None else None
+        for name in names:
+            if not await self._may_subscribe(session.principal, name):
+                raise Forbidden(f"not allowed to subscribe to {name}", code="forbidden-channel")
+        have = {feed.name for feed in session.channels}
+        new = [name for name in names if name not in have]
+        if len(have) + len(new) > session.node.settings.max_channels:
+            raise LimitExceeded("too many channels on one connection", code="too-many-channels")
+        hub, tenant = session.node.hub, session.principal.tenant
+        feeds = [hub.channel(tenant, name) for name in new]
+        if not await watched(session.node, feeds):
+            raise BusUnavailable("the event bus is away; try again")
+        if session.closed:
+            return
+        session.subscribe([hub.channel(tenant, name) for name in new])
+        joined_at = max([session.offset, *(feed.complete_from for feed in feeds)])
+        cursor = session.cursor
+        if since is not None:
+            await self._history(session, names, since, joined_at)
+        session.send(socket_frame(Subscribed(ref=command.ref, channels=names, cursor=cursor)))
+
+    async def _history(self, session: Any, names: list[str], since: Cursor, through: int) -> None:
+        """Writes what the channels had after `since`, marked recovered: it never moves the cursor."""
+        node, feed = session.node, session.feed
+        if since.epoch != feed.epoch and not await node.bus.known_epoch(feed.name, since.epoch):
+            for name in names:
+                session.tell_gap(Gap(name, since.offset, 0, "unknown"))
+            return
+        after = since.offset
+        encode = session.encoding.encode_recovered or session.encoding.encode
+        while after < through and not session.closed:
+            page = await node.bus.read(feed.name, names, after, node.settings.page_limit)
+            for gap in page.gaps:
+                session.tell_gap(gap)
+            for entry in merge([page.entries]):
+                audience = entry.publication.audience
+                if entry.offset <= through and (audience is None or session.due(audience)):
+                    if not await writable(session):
+                        return
+                    session.counters.recovered += 1
+                    session.send(encode(entry))
+            if page.next <= after:
+                return
+            after = page.next
+

@@ -1,0 +1,433 @@
+"""The session: live, or behind a cursor. Transports subclass it and add their wire (`transport.sse`, `transport.websocket`).
+
+A session *is* the asyncio protocol of its socket: no task, timer or queue belongs to it. Everything that makes it leave live
+delivery (connect with a cursor, a full write buffer, repair, overflow) is one state, *behind(position)*; everything that brings
+it back is `catch_up` (from the rings, in one loop turn) or, below the rings, `recovery`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dualcast.dialects.port import Dialect
+from dualcast.hub.encoding import Encoding
+from dualcast.hub.feed import ChannelFeed, TenantFeed
+from dualcast.hub.subscriber import BEHIND
+from dualcast.model.codes import Close
+from dualcast.model.principal import Principal
+from dualcast.model.publication import Audience, Entry, Gap
+from dualcast.telemetry.counters import DeliveryCounters
+
+from .catch_up import conflate, merge
+from .node import Node
+
+FROM_NOW = -1
+"""Position of a session that asked for no history."""
+
+
+class Session(asyncio.Protocol):
+    """State machine of one connection. `gate` is the last offset written while live, or BEHIND."""
+
+    __slots__ = (
+        "address",
+        "attached_at",
+        "away",
+        "behind_since",
+        "channels",
+        "checked",
+        "closed",
+        "confirmed",
+        "connections",
+        "counters",
+        "device",
+        "dialect",
+        "encoding",
+        "epoch",
+        "feed",
+        "gate",
+        "id",
+        "instance",
+        "node",
+        "out",
+        "paused",
+        "position",
+        "principal",
+        "queued",
+        "seen",
+        "silent_ticks",
+        "stage",
+        "transport",
+        "turn",
+        "warned",
+    )
+
+    def __init__(
+        self,
+        node: Node,
+        principal: Principal,
+        encoding: Encoding,
+        dialect: Dialect,
+        channels: Sequence[str],
+        *,
+        epoch: str = "",
+        position: int = FROM_NOW,
+        address: str = "",
+        instance: str = "",
+        device: str = "",
+        stage: str = "",
+    ) -> None:
+        self.node = node
+        self.principal = principal
+        self.encoding = encoding
+        self.dialect = dialect
+        self.id = node.connection_id()
+        self.address = address
+        self.instance = instance
+        self.device = device
+        self.stage = stage
+        self.counters: DeliveryCounters = node.counters.delivery(principal.tenant, encoding.transport)
+        self.channels: tuple[ChannelFeed, ...] = tuple(node.hub.channel(principal.tenant, name) for name in channels)
+        self.feed: TenantFeed = self.channels[0].tenant
+        self.epoch = epoch
+        """Epoch of `position`; "" when it starts from now."""
+        self.position = position
+        """While behind: everything due up to here has been written."""
+        self.checked = False
+        """Whether `position` is known not to lie in the future."""
+        self.gate = BEHIND
+        self.out: bytes | list[bytes] | None = None
+        self.paused = False
+        self.closed = False
+        self.queued = False
+        self.confirmed = 0
+        """Offset up to which the client's stack is known to have read."""
+        self.behind_since = 0.0
+        self.turn = 0
+        """Changes whenever a recovery under way must start over."""
+        self.transport: Any = None
+        self.connections: set[Any] | None = None
+        self.seen = 0
+        self.silent_ticks = 0
+        self.warned = False
+        self.away = False
+        """Whether the client was told that the bus is away."""
+        self.attached_at = 0.0
+
+    # ── what a transport adds ────────────────────────────────────────────────────────────────────────────────────
+
+    def farewell(self, code: Close, retry_ms: int) -> None:
+        """Writes the transport's last words: why it ends and when to come back."""
+        raise NotImplementedError
+
+    def hang_up(self) -> None:
+        """Ends the connection after the last words, without cutting them off."""
+        raise NotImplementedError
+
+    def welcomed(self) -> None:
+        """Called once, right after `welcome` was written."""
+
+    def beat(self) -> None:
+        """Called once per sweep (`sweep_s`): heartbeat and dead-peer check."""
+        raise NotImplementedError
+
+    def send(self, payload: bytes | None) -> None:
+        """Writes one dialect signal; None (the dialect has no such signal) writes nothing."""
+        if payload is not None and not self.closed:
+            self.transport.write(self.encoding.wrap(payload))
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def attached(self, transport: Any, connections: set[Any], *, paused: bool, initial: bytes) -> None:
+        """Takes over the socket: registers, welcomes, catches up. `initial` are bytes the client already sent."""
+        node = self.node
+        settings = node.settings
+        self.transport, self.connections, self.paused = transport, connections, paused
+        connections.add(self)
+        transport.set_write_buffer_limits(high=settings.write_high_bytes, low=settings.write_low_bytes)
+        now = node.loop.time()
+        self.attached_at = self.behind_since = now
+        self.counters.opened += 1
+        self.counters.connections += 1
+        node.per_address[self.address] = node.per_address.get(self.address, 0) + 1
+        node.hub.sessions[self.id] = self
+        node.sweep_buckets[hash(self.id) % len(node.sweep_buckets)].add(self)
+        # A channel may have been dropped as idle between admission and now: take the feed that is followed.
+        self._join(node.hub.channel(feed.tenant.name, feed.name) for feed in self.channels)
+        self.feed = self.channels[0].tenant
+        self.settle()
+        self.send(self.dialect.welcome(self))
+        self.welcomed()
+        if not node.hub.available:
+            self.bus_status(False)
+        if not self.catch_up():
+            node.enqueue(self)
+        if initial:
+            self.data_received(initial)
+        if node.draining:
+            self.close(Close.DRAIN)
+
+    def _join(self, feeds: Iterable[ChannelFeed]) -> None:
+        self.channels = tuple(feeds)
+        for feed in self.channels:
+            feed.sessions[self] = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        node = self.node
+        self.leave()
+        if self.connections is None:
+            return
+        self.connections.discard(self)
+        self.connections = None
+        node.closing.pop(self, None)
+        self.counters.connections -= 1
+        self.counters.closed += 1
+        left = node.per_address.get(self.address, 1) - 1
+        if left:
+            node.per_address[self.address] = left
+        else:
+            node.per_address.pop(self.address, None)
+
+    def leave(self) -> None:
+        """Out of every index: nothing is delivered to it any more. The sweep aborts what does not end by itself."""
+        if not self.closed:
+            self.node.closing[self] = self.node.loop.time()
+        self.closed = True
+        self.gate = BEHIND
+        self.turn += 1
+        node = self.node
+        node.hub.sessions.pop(self.id, None)
+        node.held.discard(self)
+        node.sweep_buckets[hash(self.id) % len(node.sweep_buckets)].discard(self)
+        for feed in self.channels:
+            feed.sessions.pop(self, None)
+
+    def close(self, code: Close, retry_ms: int | None = None) -> None:
+        """Says why, flushes what is written and ends; aborted by the sweep if the peer does not take it."""
+        if self.closed:
+            return
+        self.farewell(code, self.retry_ms() if retry_ms is None else retry_ms)
+        self.leave()
+        self.hang_up()
+
+    def write_failed(self) -> None:
+        """The transport refused a write (it is closing under us)."""
+        self.leave()
+        self.transport.abort()
+
+    def shutdown(self) -> None:
+        """uvicorn's shutdown, after the paced drain: whoever is still here goes now."""
+        self.close(Close.DRAIN)
+
+    cut_on_expiry = True
+    """Native sessions end with their token; legacy dialects override it."""
+
+    def expire(self, reason: str) -> None:
+        """The token expired or was revoked: say so and end. A stream that was authenticated never becomes anonymous."""
+        if not self.closed:
+            self.send(self.dialect.auth_expired(reason))
+            self.close(Close.TOKEN_EXPIRED if reason == "token expired" else Close.REVOKED, retry_ms=0)
+
+    def retry_ms(self) -> int:
+        """A jittered reconnect delay."""
+        settings = self.node.settings
+        return random.randint(settings.retry_min_ms, settings.retry_max_ms)  # noqa: S311 — jitter, not a secret
+
+    def eof_received(self) -> bool | None:
+        return None
+
+    # ── position ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def live(self) -> bool:
+        return self.gate != BEHIND
+
+    @property
+    def offset(self) -> int:
+        """Everything due up to here has been written; FROM_NOW while that is not known yet."""
+        return self.position if self.gate == BEHIND else max(self.gate, self.feed.head)
+
+    @property
+    def cursor(self) -> str | None:
+        """The cursor a client may resume from, or None while it is not known."""
+        offset = self.offset
+        return f"{self.epoch}-{offset}" if offset >= 0 and self.epoch else None
+
+    def settle(self) -> None:
+        """Gives a session that starts from now its position, once all its channels are watched."""
+        if self.position == FROM_NOW and all(feed.complete_from >= 0 for feed in self.channels):
+            self.position = max(self.feed.head, *(feed.complete_from for feed in self.channels))
+            self.epoch = self.feed.epoch
+            self.checked = True
+
+    # ── live and behind ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def pause_writing(self) -> None:
+        self.paused = True
+        self.fall_behind()
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        if not self.closed and self.gate == BEHIND and not self.catch_up():
+            self.node.enqueue(self)
+
+    def fall_behind(self) -> None:
+        """Leaves live delivery at its gate. Nothing is buffered for it: what comes now is in the ring and on the bus."""
+        if self.gate == BEHIND:
+            return
+        self.position = self.offset
+        self.gate = BEHIND
+        self.checked = True
+        self.behind_since = self.node.loop.time()
+        self.counters.fell_behind += 1
+        if not self.paused:
+            self.node.enqueue(self)
+
+    def catch_up(self) -> bool:
+        """Writes what the rings hold after the position and turns live in this very turn.
+
+        True: nothing more to do now (live, closed, or waiting for the client to read). False: the bus is needed.
+        """
+        if self.closed or self.paused or self.gate != BEHIND:
+            return True
+        self.settle()
+        feed, position = self.feed, self.position
+        if position == FROM_NOW or self.epoch != feed.epoch:
+            return False
+        if position > feed.head and not self.checked:
+            return False
+        for channel in self.channels:
+            if channel.complete_from < 0 or channel.complete_from > position:
+                return False
+        pending = merge(channel.after(position) for channel in self.channels)
+        if pending and not self.write_entries(pending, pending[-1].offset):
+            return True
+        self.gate = self.position
+        if self.away and self.node.hub.available:
+            self.away = False
+            self.send(self.dialect.status(self, available=True))
+        return True
+
+    def write_entries(self, entries: list[Entry], through: int) -> bool:
+        """Writes recovered entries in order and moves the position to `through`; False when the transport paused on the way
+        (the position then names what was written)."""
+        now_ms = int(self.node.now_s() * 1000)
+        if self.encoding.conflates:
+            entries, superseded = conflate(entries)
+            self.counters.conflated += superseded
+        size, part = 0, []
+        limit = self.node.settings.catch_up_write_bytes
+        for entry in entries:
+            publication = entry.publication
+            if publication.expires_ms and publication.expires_ms <= now_ms:
+                continue
+            if publication.audience is not None and not self.due(publication.audience):
+                continue
+            part.append(frame := self.encoding.frame(entry))
+            size += len(frame)
+            if size >= limit:
+                self._write_part(part, size, entry.offset)
+                size, part = 0, []
+                if self.paused or self.closed:
+                    return False
+        if part:
+            self._write_part(part, size, through)
+        if self.closed:
+            return False
+        self.position = max(self.position, through)
+        return not self.paused
+
+    def _write_part(self, part: list[bytes], size: int, offset: int) -> None:
+        self.position = max(self.position, offset)
+        self.counters.delivered += len(part)
+        self.counters.recovered += len(part)
+        self.counters.bytes += size
+        self.transport.write(b"".join(part))
+
+    def due(self, audience: Audience) -> bool:
+        """Whether the session belongs to the audience (PROTO: what it filters counts as passed)."""
+        principal = self.principal
+        if audience.users is not None and principal.sub not in audience.users:
+            return False
+        if audience.devices and self.device not in audience.devices:
+            return False
+        if audience.roles and principal.roles.isdisjoint(audience.roles):
+            return False
+        if audience.connections and self.id not in audience.connections:
+            return False
+        return principal.sub not in audience.exclude_users and self.id not in audience.exclude_connections
+
+    # ── what the hub says ────────────────────────────────────────────────────────────────────────────────────────
+
+    def gap(self, gap: Gap) -> None:
+        """A hole nobody can fill. Live sessions are told; one that is behind finds it by its own reading."""
+        if self.gate != BEHIND:
+            self.tell_gap(gap)
+
+    def tell_gap(self, gap: Gap) -> None:
+        """Announces a hole."""
+        self.counters.gaps += 1
+        self.send(self.dialect.gap(self, gap))
+
+    def epoch_changed(self, epoch: str, offset: int) -> None:
+        """The log was restored or lost. What was published after our position may be gone: say so for every channel."""
+        if self.gate == BEHIND:
+            return  # recovery compares epochs and announces it
+        after = self.offset
+        self.epoch = epoch
+        for channel in self.channels:
+            self.tell_gap(Gap(channel.name, min(after, offset), 0, "epoch"))
+
+    def bus_status(self, available: bool) -> None:
+        """The bus went away or came back. "ok" is said once the session has caught up: then nothing is held any more."""
+        if self.closed:
+            return
+        if not available:
+            if not self.away:
+                self.away = True
+                self.send(self.dialect.status(self, available=False))
+            return
+        self.behind_since = self.node.loop.time()
+        if self.gate != BEHIND:
+            self.away = False
+            self.send(self.dialect.status(self, available=True))
+        elif not self.catch_up():
+            self.node.enqueue(self)
+
+    def channels_ready(self) -> None:
+        """A channel it waited for is watched now."""
+        if not self.catch_up():
+            self.node.enqueue(self)
+
+    def resume(self, epoch: str, position: int) -> None:
+        """Goes back (or forward) to a cursor the client names."""
+        self.gate = BEHIND
+        self.epoch, self.position, self.checked = epoch, position, False
+        self.turn += 1
+        self.behind_since = self.node.loop.time()
+        if not self.catch_up():
+            self.node.enqueue(self)
+
+    def subscribe(self, feeds: Sequence[ChannelFeed]) -> None:
+        """Adds channels (all watched): they start at the present position."""
+        self.turn += 1
+        self.channels = (*self.channels, *feeds)
+        for feed in feeds:
+            feed.sessions[self] = None
+
+    def unsubscribe(self, names: Sequence[str]) -> None:
+        """Removes channels; unknown names are ignored."""
+        self.turn += 1
+        for feed in self.channels:
+            if feed.name in names:
+                feed.sessions.pop(self, None)
+        self.channels = tuple(feed for feed in self.channels if feed.name not in names)
+
+    def confirm(self, epoch: str, offset: int) -> bool:
+        """Takes a receipt: everything up to `offset` was read. False when it names what was never written (forged)."""
+        if epoch != self.epoch or offset > self.offset:
+            return False
+        self.confirmed = max(self.confirmed, offset)
+        return True
