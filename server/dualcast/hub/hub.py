@@ -182,10 +182,12 @@ class Hub:
             session.gap(gap)
 
     def _epoch(self, feed: TenantFeed, epoch: str, offset: int) -> None:
+        # What each session has really been given, before the new epoch moves everybody's position.
+        reached = [(session, session.offset) for session in self.sessions_of(feed.name)]
         feed.epoch = epoch
         feed.head = max(feed.head, offset)
-        for session in self.sessions_of(feed.name):
-            session.epoch_changed(epoch, offset)
+        for session, after in reached:
+            session.epoch_changed(epoch, after)
 
     def _deliver(self, feed: TenantFeed, batch: Sequence[Entry]) -> None:
         channels = feed.channels

@@ -26,6 +26,11 @@ class Subscriber(Protocol):
     principal: Principal
     device: str
 
+    @property
+    def offset(self) -> int:
+        """Everything due up to here has been written to it."""
+        ...
+
     def due(self, audience: Audience) -> bool:
         """Whether the session belongs to the audience."""
         ...
@@ -36,7 +41,9 @@ class Subscriber(Protocol):
 
     def gap(self, gap: Gap) -> None: ...
 
-    def epoch_changed(self, epoch: str, offset: int) -> None: ...
+    def epoch_changed(self, epoch: str, after: int) -> None:
+        """The log was renewed; it had been given everything up to `after`."""
+        ...
 
     def bus_status(self, available: bool) -> None: ...
 

@@ -371,14 +371,13 @@ class Session(asyncio.Protocol):
         self.counters.gaps += 1
         self.send(self.dialect.gap(self, gap))
 
-    def epoch_changed(self, epoch: str, offset: int) -> None:
-        """The log was restored or lost. What was published after our position may be gone: say so for every channel."""
+    def epoch_changed(self, epoch: str, after: int) -> None:
+        """The log was restored or lost. What was published after offset `after` may be gone: say so for every channel."""
         if self.gate == BEHIND:
             return  # recovery compares epochs and announces it
-        after = self.offset
         self.epoch = epoch
         for channel in self.channels:
-            self.tell_gap(Gap(channel.name, min(after, offset), 0, "epoch"))
+            self.tell_gap(Gap(channel.name, after, 0, "epoch"))
 
     def bus_status(self, available: bool) -> None:
         """The bus went away or came back. "ok" is said once the session has caught up: then nothing is held any more."""
