@@ -1,6 +1,7 @@
 """The composition root: settings in, a running server out. The only place where all rooms meet.
 
-`build` makes the parts inside a running loop, `serve` runs them until a signal, `run` is what `dualcast serve` calls.
+`build` makes the parts inside a running loop, `serve` runs them until a signal, `run` is what `dualcast
+serve` calls.
 """
 
 from __future__ import annotations
@@ -9,61 +10,62 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 import uvloop
 from litestar import Litestar
 
-from dualcast.bus.memory import MemoryBus
-from dualcast.bus.port import EventBus, Retention
-from dualcast.bus.redis.options import RedisSettings
-from dualcast.bus.redis.pool import RedisPool
-from dualcast.bus.sqlite import SqliteBus
+from dualcast.bus.port import EventBus
+from dualcast.gateway.commands import SPACE as CLOSE_SPACE
 from dualcast.gateway.connect import Delivery
 from dualcast.gateway.directory import CloseFollower, Directory
-from dualcast.gateway.commands import SPACE as CLOSE_SPACE
 from dualcast.gateway.limits import RateLimits, RateSettings
+from dualcast.gateway.pages import page_routes
 from dualcast.gateway.routes import litestar_app
 from dualcast.gateway.services import GatewaySettings, Services
 from dualcast.gateway.socket import socket_route
 from dualcast.gateway.stream import stream_route
 from dualcast.gateway.tenant_keys import TenantKeys
 from dualcast.hub.hub import Hub, HubSettings
-from dualcast.identity.authenticator import AuthSettings, Authenticator
+from dualcast.identity.authenticator import Authenticator, AuthSettings
 from dualcast.identity.claims import TokenSettings
 from dualcast.identity.jwks import JwksCache
-from dualcast.identity.keys import JwksEndpoint, VerificationKey
 from dualcast.identity.revocation import SPACE as REVOCATION_SPACE
 from dualcast.identity.revocation import Revocations
 from dualcast.identity.tickets import Tickets, TicketSettings
 from dualcast.identity.tokens import TokenVerifier
+from dualcast.mapping import (
+    endpoints,
+    engines,
+    seeds,
+    session_settings,
+    transport_settings,
+    verification_keys,
+)
+from dualcast.model.errors import BusUnavailable
 from dualcast.publishing.quotas import TenantQuotas
 from dualcast.publishing.service import Publisher, PublishSettings
 from dualcast.session.drain import drain
 from dualcast.session.native_commands import NativeCommands
-from dualcast.session.node import Node, SessionSettings
+from dualcast.session.node import Node
 from dualcast.session.recovery import Recovery
 from dualcast.session.sweep import Sweep
-from dualcast.settings import Key, Settings
+from dualcast.settings import Settings
 from dualcast.state.follow import StateFollower
-from dualcast.state.memory import MemoryState
 from dualcast.state.port import StateStore
-from dualcast.state.redis import RedisState
-from dualcast.state.sqlite import SqliteState
 from dualcast.telemetry.counters import Counters
 from dualcast.telemetry.metrics import DualcastCollector, LoopLag, Metrics
 from dualcast.tenancy.access import Access
 from dualcast.tenancy.grants import Grants
-from dualcast.tenancy.model import Tenant, TenantSettings
-from dualcast.tenancy.seeds import load_tenants
+from dualcast.tenancy.store import SPACE as TENANT_SPACE
 from dualcast.tenancy.store import SharedTenants
 from dualcast.transport.options import TransportSettings
 from dualcast.transport.server import Server, listen, raise_file_limit
 from dualcast.transport.supervisor import Supervisor
-from dualcast_migration.policy import StageRecord
-from dualcast_migration.stage import Stage
+
+log = structlog.get_logger("dualcast.app")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,12 +94,12 @@ class Composition:
     async def lifespan(self) -> AsyncIterator[None]:
         """Starts everything in order, owns the background tasks, stops everything in reverse order.
 
-        A background task that fails ends the process: a server without its sweep or follower must not look healthy.
+        A background task that fails ends the process: a server without its sweep or follower must not look
+        healthy.
         """
         await self.state.start()
         try:
-            await self.tenants.seed(seeds(self.settings))
-            await self.follower.refresh()
+            await self._know_tenants()
             await self.bus.start(self.hub)
             try:
                 self.loop_lag.start()
@@ -118,6 +120,20 @@ class Composition:
         finally:
             await self.state.close()
 
+    async def _know_tenants(self) -> None:
+        """Seeds and reads the tenants; a state store that is away is waited for: without tenants nobody can
+        be let in."""
+        wait_s = 0.5
+        while True:
+            try:
+                await self.tenants.seed(seeds(self.settings))
+                await self.follower.refresh()
+                return
+            except BusUnavailable:
+                log.warning("the state store is away; trying again", wait_s=wait_s)
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, 5.0)
+
 
 def build(settings: Settings) -> Composition:
     """Makes the parts of one process. Needs the running loop; opens nothing yet."""
@@ -126,7 +142,9 @@ def build(settings: Settings) -> Composition:
     follower = StateFollower(state)
     tenants = SharedTenants(state, follower)
     grants = Grants(state, follower)
-    hub = Hub(bus, HubSettings(ring_entries=settings.delivery.ring_entries, ring_bytes=settings.delivery.ring_bytes))
+    hub = Hub(
+        bus, HubSettings(ring_entries=settings.delivery.ring_entries, ring_bytes=settings.delivery.ring_bytes)
+    )
     node = Node(bus, hub, counters, session_settings(settings))
     recovery = Recovery(node)
     revocations = Revocations(state)
@@ -141,6 +159,15 @@ def build(settings: Settings) -> Composition:
         default_tenant=settings.tenancy.legacy_tenant, leeway_s=settings.identity.leeway_s
     )
     verifier = TokenVerifier(keys, token_settings, jwks=jwks, revocations=revocations)
+
+    async def rekeyed(tenant: str) -> None:
+        await directory.rekeyed(tenant, verifier.vouches_for)
+
+    async def all_rekeyed() -> None:
+        for tenant in list(hub.tenants):
+            await rekeyed(tenant)
+
+    follower.on(TENANT_SPACE, rekeyed, all_rekeyed)
     tickets = Tickets(state, TicketSettings(life_s=settings.identity.ticket_s))
     authenticator = Authenticator(
         verifier,
@@ -193,7 +220,12 @@ def build(settings: Settings) -> Composition:
         commands=NativeCommands(access.may_subscribe, authenticator.refresh),
         connections_per_address=limits.connections_per_ip,
     )
-    app = litestar_app(services, [stream_route(delivery), socket_route(delivery)])  # type: ignore[list-item]
+    handlers = [
+        stream_route(delivery),
+        socket_route(delivery),
+        *(page_routes() if settings.server.dev else ()),
+    ]
+    app = litestar_app(services, handlers)
     return Composition(
         settings=settings,
         app=app,
@@ -208,122 +240,6 @@ def build(settings: Settings) -> Composition:
         jwks=jwks,
         loop_lag=loop_lag,
         authenticator=authenticator,
-    )
-
-
-def engines(settings: Settings) -> tuple[EventBus, StateStore]:
-    """Bus and state store of the configured engine."""
-    bus = settings.bus
-    retention = Retention(
-        entries=bus.history_entries, seconds=bus.history_s, idempotency_s=bus.idempotency_s
-    )
-    if settings.engine == "memory":
-        return MemoryBus(retention), MemoryState()
-    if settings.engine == "sqlite":
-        directory = Path(bus.data_dir)
-        directory.mkdir(parents=True, exist_ok=True)
-        return SqliteBus(directory / "bus.db", retention), SqliteState(directory / "state.db")
-    from dualcast.bus.redis.engine import RedisBus
-
-    redis = settings.redis
-    engine = RedisBus(
-        RedisSettings(
-            url=redis.url,
-            prefix=redis.key_prefix,
-            pool_connections=redis.pool_connections,
-            connect_s=redis.connect_timeout_s,
-            command_s=redis.command_timeout_s,
-            probe_every_s=bus.probe_interval_s,
-            held_bytes=bus.max_held_bytes,
-        ),
-        retention,
-    )
-    return engine, RedisState(engine.pool.client)
-
-
-def seeds(settings: Settings) -> tuple[Tenant, ...]:
-    """The tenants the settings describe: the legacy tenant always, and those of the tenant file."""
-    tenancy = settings.tenancy
-    listed = load_tenants(Path(tenancy.file)) if tenancy.file else ()
-    if any(tenant.id == tenancy.legacy_tenant for tenant in listed):
-        return listed
-    default = Tenant(
-        id=tenancy.legacy_tenant,
-        settings=TenantSettings(public_channels=tenancy.public_channels),
-        stage=StageRecord(stage=Stage(tenancy.stage)),
-    )
-    return (default, *listed)
-
-
-def verification_keys(settings: Settings) -> list[VerificationKey]:
-    """The keys of the settings. Raises BadKey."""
-    identity = settings.identity
-
-    def material(key: Key) -> bytes:
-        return key.secret.encode() if key.secret else Path(key.public_key_file).read_bytes()
-
-    return [
-        VerificationKey(
-            algorithm=key.algorithm,
-            material=material(key),
-            tenant=key.tenant or settings.tenancy.legacy_tenant,
-            kid=key.id,
-            issuer=identity.issuer,
-            audience=identity.audience,
-            legacy_short_keys=identity.allow_short_secrets,
-        )
-        for key in identity.keys
-    ]
-
-
-def endpoints(settings: Settings) -> list[JwksEndpoint]:
-    """The key set of the settings' identity provider, if there is one."""
-    identity = settings.identity
-    if not identity.jwks_url:
-        return []
-    tenant = settings.tenancy.legacy_tenant
-    return [
-        JwksEndpoint(
-            url=identity.jwks_url, tenant=tenant, issuer=identity.issuer, audience=identity.audience
-        )
-    ]
-
-
-def session_settings(settings: Settings) -> SessionSettings:
-    """The session room's share of the settings."""
-    delivery, limits = settings.delivery, settings.limits
-    return SessionSettings(
-        max_channels=limits.channels_per_session,
-        max_per_user=limits.connections_per_user,
-        max_connections=limits.connections,
-        page_limit=settings.bus.recovery_page_entries,
-        lag_limit_s=delivery.lag_limit_s,
-        heartbeat_sse_s=delivery.sse_heartbeat_s,
-        heartbeat_ws_s=delivery.ws_heartbeat_s,
-        dead_after_s=delivery.dead_after_s,
-        retry_min_ms=delivery.retry_min_ms,
-        retry_max_ms=delivery.retry_max_ms,
-        max_frame_bytes=limits.max_frame_bytes,
-    )
-
-
-def transport_settings(settings: Settings) -> TransportSettings:
-    """The transport room's share of the settings."""
-    server = settings.server
-    return TransportSettings(
-        host=server.host,
-        port=server.port,
-        workers=server.workers,
-        loop=server.loop,
-        backlog=server.backlog,
-        header_s=server.header_deadline_s,
-        header_bytes=server.max_header_bytes,
-        keep_alive_s=round(server.keep_alive_s),
-        max_connections_per_address=settings.limits.connections_per_ip,
-        trusted_proxies=server.trusted_proxies,
-        max_frame_bytes=settings.limits.max_frame_bytes,
-        compression=settings.delivery.compression,
-        drain_s=server.drain_s,
     )
 
 

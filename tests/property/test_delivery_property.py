@@ -1,5 +1,5 @@
-"""Whatever the interleaving of publish, trim, overflow, subscribe, reconnect and epoch change: nothing due is missing, nothing comes
-twice on one connection, offsets ascend, and what cannot be delivered was announced."""
+"""Whatever the interleaving of publish, trim, overflow, subscribe, reconnect and epoch change: nothing due is
+missing, nothing comes twice on one connection, offsets ascend, and what cannot be delivered was announced."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.model_bus import TENANT, ModelBus
-from support.recording import RecordingSession, RecordingTransport, open_session
 
 from dualcast.hub.hub import Hub, HubSettings
 from dualcast.model.publication import Audience
@@ -17,6 +15,8 @@ from dualcast.session.node import Node, SessionSettings
 from dualcast.session.recovery import Recovery
 from dualcast.session.session import FROM_NOW
 from dualcast.telemetry.counters import Counters
+from support.model_bus import TENANT, ModelBus
+from support.recording import RecordingSession, RecordingTransport, open_session
 
 CHANNELS = ["all", "user:u", "topic:a", "topic:b"]
 
@@ -96,9 +96,7 @@ class World:
             client.got.clear()
             client.forgiven.clear()
         else:
-            client.joined = {
-                name: client.joined.get(name, max(position, self.bus.top)) for name in channels
-            }
+            client.joined = {name: client.joined.get(name, max(position, self.bus.top)) for name in channels}
         client.session, client.transport = open_session(
             self.node, channels, epoch=epoch, position=position, high=high
         )
@@ -106,7 +104,8 @@ class World:
         client.listen()
 
     def notice_start(self, client: Client) -> None:
-        """The promise of a session that starts from now begins when it knows where that is (admission waits for it)."""
+        """The promise of a session that starts from now begins when it knows where that is (admission waits
+        for it)."""
         session = client.session
         if session is not None and not client.joined and session.offset >= 0:
             client.joined = dict.fromkeys((feed.name for feed in session.channels), self.bus.top)
@@ -127,8 +126,10 @@ class World:
             self.recovery.release()
             await asyncio.sleep(0)
             sessions = [client.session for client in self.clients if client.session is not None]
-            if all(s.live for s in sessions) and not self.bus.live and not any(
-                t.running or t.backlog for t in self.hub.tenants.values()
+            if (
+                all(s.live for s in sessions)
+                and not self.bus.live
+                and not any(t.running or t.backlog for t in self.hub.tenants.values())
             ):
                 break
         else:
@@ -165,7 +166,9 @@ OPERATIONS = st.lists(
         st.tuples(
             st.just("connect"),
             st.integers(0, 2),
-            st.tuples(st.lists(st.sampled_from(CHANNELS), min_size=1, unique=True), st.booleans(), st.booleans()),
+            st.tuples(
+                st.lists(st.sampled_from(CHANNELS), min_size=1, unique=True), st.booleans(), st.booleans()
+            ),
         ),
         st.tuples(st.just("disconnect"), st.integers(0, 2), st.none()),
         st.tuples(st.just("read"), st.integers(0, 2), st.none()),

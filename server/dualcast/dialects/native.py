@@ -20,7 +20,9 @@ _JSON_MEMO = "native-json"
 
 def rfc3339(time_ms: int) -> str:
     """Unix milliseconds as RFC 3339 UTC with milliseconds and `Z`."""
-    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
+    return (
+        datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{time_ms % 1000:03d}Z"
+    )
 
 
 def _json(entry: Entry) -> bytes:
@@ -58,7 +60,8 @@ def socket_frame(frame: ServerFrame) -> bytes:
 
 
 def stream_publication(entry: Entry) -> bytes:
-    """The SSE block of a publication: `id` (resumable ones only), `event`, `data`. `type` was checked at publish: no CR, LF."""
+    """The SSE block of a publication: `id` (resumable ones only), `event`, `data`. `type` was checked at
+    publish: no CR, LF."""
     event = entry.publication.type.encode()
     if entry.offset:
         return b"id: %b-%d\nevent: %b\ndata: {%b\n\n" % (

@@ -1,4 +1,5 @@
-"""The native dialect's signals on each transport (docs/protocol.md): what a session says besides publications."""
+"""The native dialect's signals on each transport (docs/protocol.md): what a session says besides
+publications."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from .native import gap_frame, socket_frame, stream_frame, stream_position
 from .native_types import AuthExpired, AuthExpiring, Bye, Drain, ServerFrame, Status, Welcome
 
 REPLACED_RETRY_MS = 60_000
-"""A replaced `EventSource` comes back by itself; a long delay keeps two pages from evicting each other in turn."""
+"""A replaced `EventSource` comes back by itself; a long delay keeps two pages from evicting each other in
+turn."""
 
 
 def _welcome(session: Any, heartbeat_s: int) -> Welcome:

@@ -1,7 +1,8 @@
-"""Frames of the native WebSocket protocol as msgspec tagged unions (docs/protocol.md; `asyncapi.yaml` is generated from them).
+"""Frames of the native WebSocket protocol as msgspec tagged unions (docs/protocol.md; `asyncapi.yaml` is
+generated from them).
 
-Text frames of one JSON object each, tag field `type`. Unknown fields are refused in client frames. The server's SSE events carry
-the same objects without `type`, which is the event name there.
+Text frames of one JSON object each, tag field `type`. Unknown fields are refused in client frames. The
+server's SSE events carry the same objects without `type`, which is the event name there.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-Ref = Annotated[str, Meta(max_length=64, description="Chosen by the client, echoed in the reply to this command.")]
+Ref = Annotated[
+    str, Meta(max_length=64, description="Chosen by the client, echoed in the reply to this command.")
+]
 ChannelName = Annotated[str, Meta(max_length=300, description="`kind:id` or `all`.")]
 CursorText = Annotated[str, Meta(max_length=64, description="`<epoch>-<offset>`, opaque to clients.")]
 
@@ -22,7 +25,8 @@ class ClientFrame(Struct, frozen=True, forbid_unknown_fields=True, tag_field="ty
 
 
 class Subscribe(ClientFrame, tag="subscribe", frozen=True, kw_only=True):
-    """Adds channels. They start at the current cursor; with `since`, older history comes first, marked `recovered`."""
+    """Adds channels. They start at the current cursor; with `since`, older history comes first, marked
+    `recovered`."""
 
     channels: Annotated[list[ChannelName], Meta(min_length=1, max_length=128)]
     since: CursorText | None = None
@@ -41,7 +45,8 @@ class Resume(ClientFrame, tag="resume", frozen=True, kw_only=True):
 
 
 class Ack(ClientFrame, tag="ack", frozen=True, kw_only=True):
-    """The application has processed everything up to `cursor`. Outranks the receipt taken from pongs. No reply."""
+    """The application has processed everything up to `cursor`. Outranks the receipt taken from pongs. No
+    reply."""
 
     cursor: CursorText
 
@@ -125,7 +130,8 @@ class GapFrame(ServerFrame, tag="gap", frozen=True, kw_only=True):
 
 
 class Status(ServerFrame, tag="status", frozen=True, kw_only=True):
-    """The event bus is `away` (delivery is held, nothing is lost) or `ok` again (everything held has been delivered)."""
+    """The event bus is `away` (delivery is held, nothing is lost) or `ok` again (everything held has been
+    delivered)."""
 
     bus: str
     cursor: str | None = None

@@ -1,4 +1,5 @@
-"""What a session asks of its dialect: its signals as text, or None where the contract knows no such signal."""
+"""What a session asks of its dialect: its signals as text, or None where the contract knows no such
+signal."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from dualcast.model.publication import Gap
 class Dialect(Protocol):
     """One per (dialect, transport). Pure: session facts in, bytes out (SSE block or JSON text).
 
-    `session` is a `session.Session`; a dialect reads its `id`, `epoch`, `cursor`, `principal`, `channels` and `node.settings`.
+    `session` is a `session.Session`; a dialect reads its `id`, `epoch`, `cursor`, `principal`, `channels` and
+    `node.settings`.
     """
 
     name: str

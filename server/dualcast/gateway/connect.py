@@ -1,4 +1,5 @@
-"""What `GET /v1/stream` and `GET /v1/socket` have in common: from a request's scope to an admitted session's parameters."""
+"""What `GET /v1/stream` and `GET /v1/socket` have in common: from a request's scope to an admitted session's
+parameters."""
 
 from __future__ import annotations
 
@@ -46,7 +47,17 @@ class Delivery:
 class Request:
     """A parsed connect request. Attributes are what the session is made of."""
 
-    __slots__ = ("address", "authenticated", "channels", "decision", "device", "epoch", "instance", "position", "tenant")
+    __slots__ = (
+        "address",
+        "authenticated",
+        "channels",
+        "decision",
+        "device",
+        "epoch",
+        "instance",
+        "position",
+        "tenant",
+    )
 
     authenticated: Authenticated
     tenant: Tenant
@@ -85,8 +96,9 @@ def requested_channels(principal: Principal, raw: str) -> list[str]:
 def requested_position(scope: Scope, parameters: dict[str, str]) -> tuple[str, int]:
     """(epoch, offset) to resume from; ("", FROM_NOW) where no cursor is given.
 
-    `Last-Event-ID` comes first: an `EventSource` repeats its URL, so the query may hold an older cursor. What cannot be read
-    as a cursor is an unknown one: it is answered with a `gap`, never with an error status, which would end an `EventSource`.
+    `Last-Event-ID` comes first: an `EventSource` repeats its URL, so the query may hold an older cursor. What
+    cannot be read as a cursor is an unknown one: it is answered with a `gap`, never with an error status,
+    which would end an `EventSource`.
     """
     text = header(scope, b"last-event-id") or _decoded(
         parameters.get("cursor") or parameters.get("last_event_id") or "", strict=False
@@ -103,8 +115,8 @@ def requested_position(scope: Scope, parameters: dict[str, str]) -> tuple[str, i
 async def admit(delivery: Delivery, scope: Scope, kind: Kind) -> Request:
     """Authenticates, checks limits, channels and stage.
 
-    Raises Unauthorized, Forbidden, BadChannel, LimitExceeded, RateLimited, ConnectionLimit, BusUnavailable (a grant
-    could not be looked up).
+    Raises Unauthorized, Forbidden, BadChannel, LimitExceeded, RateLimited, ConnectionLimit, BusUnavailable (a
+    grant could not be looked up).
     """
     services = delivery.services
     request = Request()
@@ -139,7 +151,8 @@ async def admit(delivery: Delivery, scope: Scope, kind: Kind) -> Request:
 async def make_session(
     delivery: Delivery, request: Request, make: Callable[..., Session], **rest: Any
 ) -> Session:
-    """The session, with its channels watched (unless the bus is away: then it is held) and the user's limit kept."""
+    """The session, with its channels watched (unless the bus is away: then it is held) and the user's limit
+    kept."""
     node = delivery.node
     session = make(
         node,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from itertools import islice
 
 from dualcast.identity.revocation import Revocations
 from dualcast.model.codes import Close
+from dualcast.model.principal import Principal
 from dualcast.session.node import Node
 from dualcast.session.session import Session
 from dualcast.state.port import StateStore
@@ -70,6 +71,12 @@ class Directory:
         for session in matching:
             session.close(code)
         return len(matching)
+
+    async def rekeyed(self, tenant: str, vouches_for: Callable[[Principal], Awaitable[bool]]) -> None:
+        """Ends the sessions of `tenant` whose token no key of it vouches for any more (a key was removed)."""
+        for session in list(self._of(tenant, None)):
+            if not await vouches_for(session.principal):
+                session.expire("token revoked")
 
     def revoked(self, revocations: Revocations) -> None:
         """Ends every session whose token has been revoked (a callback of `Revocations`)."""

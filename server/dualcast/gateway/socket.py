@@ -1,6 +1,7 @@
 """`GET /v1/socket`: the native WebSocket endpoint (docs/protocol.md).
 
-A refusal is accepted first and closed with a code of ours: a browser can read neither status nor body of a denied handshake.
+A refusal is accepted first and closed with a code of ours: a browser can read neither status nor body of a
+denied handshake.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dualcast.transport.websocket import WebSocketSession
 
 from .authentication import AUTHENTICATES
 from .connect import Delivery, admit, make_session
-from .stream import COME_BACK
+from .stream import REFUSED
 
 SUBPROTOCOL = "dualcast"
 
@@ -32,7 +33,7 @@ def close_code(error: DualcastError) -> Close:
         return Close.UNAUTHORIZED
     if isinstance(error, Forbidden):
         return Close.FORBIDDEN
-    if isinstance(error, COME_BACK):
+    if error.retryable:
         return Close.TRY_LATER
     return Close.BAD_REQUEST
 
@@ -43,7 +44,8 @@ def socket_route(delivery: Delivery) -> object:
     @websocket("/v1/socket", opt={AUTHENTICATES: True}, name="socket")
     async def socket(socket: WebSocket[Any, Any, Any]) -> None:
         scope, receive, send = socket.scope, socket.receive, socket.send
-        # The connection object and its closures would otherwise live in a reference cycle as long as the socket.
+        # The connection object and its closures would otherwise live in a reference cycle as long as the
+        # socket.
         socket.receive = socket.send = None  # type: ignore[assignment]
         try:
             request = await admit(delivery, scope, "websocket")  # type: ignore[arg-type]
@@ -60,7 +62,7 @@ def socket_route(delivery: Delivery) -> object:
                 receiver=delivery.commands,
             )
         except DualcastError as error:
-            delivery.services.counters.delivery("_refused", "ws").refused += 1
+            delivery.services.counters.delivery(REFUSED, "ws").refused += 1
             await _refuse(receive, send, close_code(error), error.code)
             return
         headers = [(b"sec-websocket-extensions", deflate)] if deflate else []

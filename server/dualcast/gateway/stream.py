@@ -1,7 +1,8 @@
 """`GET /v1/stream`: the native SSE endpoint (docs/protocol.md).
 
-Any status but 200 ends an `EventSource` for good. So: no valid token 401, a channel that may not be read 403, a malformed channel 422
-(coming back cannot help); over a limit, draining, or the bus cannot be asked: 200, `retry:` and the end of the stream (come back).
+Any status but 200 ends an `EventSource` for good. So: no valid token 401, a channel that may not be read 403,
+a malformed channel 422 (coming back cannot help); over a limit, draining, or the bus cannot be asked: 200,
+`retry:` and the end of the stream (come back).
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from dualcast.dialects.native_signals import STREAM
-from dualcast.model.errors import BusUnavailable, DualcastError, RateLimited
-from dualcast.session.admission import ConnectionLimit
+from dualcast.model.errors import DualcastError
 from dualcast.session.session import Session
 from dualcast.transport.asgi import respond_sse
 from dualcast.transport.encodings import NATIVE_SSE
@@ -24,8 +24,8 @@ from dualcast.transport.sse import HEADERS, SseSession
 from .authentication import AUTHENTICATES
 from .connect import Delivery, admit, make_session
 
-COME_BACK = (RateLimited, ConnectionLimit, BusUnavailable)
-"""Refusals that waiting helps against."""
+REFUSED = "_refused"
+"""Tenant label of refused handshakes: who called is not known for sure."""
 
 
 class StreamResponse(ASGIResponse):
@@ -54,7 +54,9 @@ class ComeBack(ASGIResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
-        await send({"type": "http.response.body", "body": b"retry: %d\n\n" % self.retry_ms, "more_body": False})
+        await send(
+            {"type": "http.response.body", "body": b"retry: %d\n\n" % self.retry_ms, "more_body": False}
+        )
 
 
 class Ended(ASGIResponse):
@@ -77,18 +79,13 @@ def stream_route(delivery: Delivery) -> object:
             if not request.decision.sse:
                 return Ended()
             session = await make_session(delivery, request, SseSession, encoding=NATIVE_SSE, dialect=STREAM)
-        except COME_BACK as error:
-            _refused(delivery)
+        except DualcastError as error:
+            delivery.services.counters.delivery(REFUSED, "sse").refused += 1
+            if not error.retryable:
+                raise
             wait_ms = int((error.retry_after_s or 2) * 1000)
             return ComeBack(wait_ms + random.randint(0, node.settings.retry_max_ms))  # noqa: S311 — jitter
-        except DualcastError:
-            _refused(delivery)
-            raise
         return StreamResponse(session)
 
     return stream
 
-
-def _refused(delivery: Delivery) -> None:
-    # The tenant of a refused caller is not known for sure: counted under the label of unknown ones.
-    delivery.services.counters.delivery("_refused", "sse").refused += 1

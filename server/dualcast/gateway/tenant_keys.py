@@ -1,4 +1,5 @@
-"""Where the verifier gets its keys: those of the settings (the legacy tenant's, or bound to one) and those of the tenant store."""
+"""Where the verifier gets its keys: those of the settings (the legacy tenant's, or bound to one) and those of
+the tenant store."""
 
 from __future__ import annotations
 
@@ -50,11 +51,16 @@ class TenantKeys:
             return found
         record = self._tenants.current(tenant)
         own = record.keys if record else ()
-        keys = [*self._fixed.get(tenant, ()), *(_verification(tenant, key) for key in own if not key.jwks_url)]
+        keys = [
+            *self._fixed.get(tenant, ()),
+            *(_verification(tenant, key) for key in own if not key.jwks_url),
+        ]
         endpoints = [
             *self._fixed_endpoints.get(tenant, ()),
             *(_endpoint(tenant, key) for key in own if key.jwks_url),
         ]
+        if record is None:
+            return version, keys, endpoints  # made-up tenants must not push real ones out
         if len(self._prepared) >= MAX_TENANTS:
             self._prepared.clear()
         self._prepared[tenant] = found = (version, keys, endpoints)

@@ -8,7 +8,8 @@ from dualcast.model.publication import Entry
 
 
 class Encoding:
-    """`encode` (dialect) makes the text, `wrap` (transport) frames it. Instances are singletons, compared by identity."""
+    """`encode` (dialect) makes the text, `wrap` (transport) frames it. Instances are singletons, compared by
+    identity."""
 
     __slots__ = ("conflates", "encode", "encode_recovered", "name", "transport", "wrap")
 

@@ -1,6 +1,8 @@
-"""Fan-out: a batch of entries becomes one write per session, in offset order, with the bytes of each encoding shared.
+"""Fan-out: a batch of entries becomes one write per session, in offset order, with the bytes of each encoding
+shared.
 
-The hot path of the server: every line here runs once per delivery. `gate` makes one comparison answer "live, and not written yet".
+The hot path of the server: every line here runs once per delivery. `gate` makes one comparison answer "live,
+and not written yet".
 """
 
 from __future__ import annotations
@@ -15,10 +17,9 @@ from .feed import ChannelFeed
 from .subscriber import BEHIND, Subscriber
 
 
-def fan_out_run(
-    feed: ChannelFeed, run: Sequence[Entry], sessions: Iterable[Subscriber]
-) -> None:
-    """Writes `run` (entries of one channel, offsets ascending, no audience) to those of `sessions` that are live.
+def fan_out_run(feed: ChannelFeed, run: Sequence[Entry], sessions: Iterable[Subscriber]) -> None:
+    """Writes `run` (entries of one channel, offsets ascending, no audience) to those of `sessions` that are
+    live.
 
     Sessions share the joined bytes. A session that has a part of the run already gets the rest only.
     """
@@ -66,8 +67,8 @@ def fan_out_mixed(
 ) -> None:
     """Writes a batch over several channels: one write per session, its frames merged in offset order.
 
-    Equal merges are joined once. Ephemeral entries (offset 0) keep their place in the batch and move no gate. `only` restricts
-    it to those sessions (a slice of a large channel).
+    Equal merges are joined once. Ephemeral entries (offset 0) keep their place in the batch and move no gate.
+    `only` restricts it to those sessions (a slice of a large channel).
     """
     dirty: list[Subscriber] = []
     for entry in batch:
@@ -116,7 +117,8 @@ def fan_out_mixed(
         out = session.out
         session.out = None
         if type(out) is list:
-            # Frames are memoised on the entries of this batch, so their ids are stable while it is being written.
+            # Frames are memoised on the entries of this batch, so their ids are stable while it is being
+            # written.
             key = tuple(map(id, out))
             data = joins.get(key)
             if data is None:

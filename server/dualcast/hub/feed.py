@@ -1,7 +1,7 @@
 """What a node knows of a tenant and its channels: position, sessions, and the ring of recent entries.
 
-A ring entry is per channel; `complete_from` says since which offset the ring holds everything of the channel. Rings are bounded
-per channel (entries) and per node (bytes, oldest first).
+A ring entry is per channel; `complete_from` says since which offset the ring holds everything of the channel.
+Rings are bounded per channel (entries) and per node (bytes, oldest first).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dualcast.model.publication import Entry
 from .subscriber import Subscriber
 
 ENTRY_OVERHEAD_BYTES = 700
-"""Python objects around an entry's data, counted against the ring bound (measured with sys.getsizeof, rounded up)."""
+"""Python objects around an entry's data, counted against the ring bound (measured with sys.getsizeof, rounded
+up)."""
 
 
 class ChannelFeed:
@@ -57,13 +58,15 @@ class TenantFeed:
         self.head = 0
         self.channels: dict[str, ChannelFeed] = {}
         self.running = False
-        """A large fan-out is under way and has yielded to the loop; what comes meanwhile waits in `backlog`."""
+        """A large fan-out is under way and has yielded to the loop; what comes meanwhile waits in
+        `backlog`."""
         self.backlog: deque[tuple[int, Sequence[Entry] | Callable[[], None]]] = deque()
         self.backlog_bytes = 0
 
 
 class Rings:
-    """Keeps all rings of a node inside their bounds: entries per channel, bytes per node (oldest entry of all first)."""
+    """Keeps all rings of a node inside their bounds: entries per channel, bytes per node (oldest entry of all
+    first)."""
 
     def __init__(self, *, entries_per_channel: int, total_bytes: int) -> None:
         self._entries = entries_per_channel
@@ -94,7 +97,8 @@ class Rings:
             self._compact()
 
     def trim(self, feed: ChannelFeed, through: int) -> None:
-        """Drops the ring entries of a channel up to offset `through`: below a hole the ring is no longer joined."""
+        """Drops the ring entries of a channel up to offset `through`: below a hole the ring is no longer
+        joined."""
         while feed.ring and feed.ring[0].offset <= through:
             self._drop(feed)
 
@@ -112,7 +116,8 @@ class Rings:
         feed.complete_from = max(feed.complete_from, gone.offset)
 
     def _compact(self) -> None:
-        # Entries dropped by the per-channel bound leave stale records behind; amortised over at least 1,024 additions.
+        # Entries dropped by the per-channel bound leave stale records behind; amortised over at least 1,024
+        # additions.
         first = {id(feed): feed.ring[0].offset for feed, _ in self._order if feed.ring}
         never = 1 << 62
         self._order = deque(r for r in self._order if r[1].offset >= first.get(id(r[0]), never))

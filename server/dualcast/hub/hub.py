@@ -27,7 +27,8 @@ class HubSettings(Struct, frozen=True, kw_only=True):
     large_fan_out: int = 4_096
     """A fan-out to more sessions than this yields to the loop after as many writes."""
     backlog_bytes: int = 8 * 1024 * 1024
-    """Per tenant, what may wait behind a large fan-out; beyond it sessions fall behind and catch up from the ring."""
+    """Per tenant, what may wait behind a large fan-out; beyond it sessions fall behind and catch up from the
+    ring."""
     idle_sweeps: int = 3
     """A channel without sessions stays watched for so many sweeps: a reconnect finds its ring."""
 
@@ -47,7 +48,8 @@ class Hub:
         self.available = True
         self.overflows = 0
 
-    # ── subscriptions ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── subscriptions
+    # ────────────────────────────────────────────────────────────────────────────────────────────
 
     def channel(self, tenant: str, name: str) -> ChannelFeed:
         """The feed of a channel; starts watching it when this node does not yet."""
@@ -103,7 +105,8 @@ class Hub:
             found.update(channel.sessions)
         return list(found)
 
-    # ── Follower ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── Follower
+    # ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def entries(self, tenant: str, batch: Sequence[Entry]) -> None:
         """Live entries: into the rings at once, to the sessions in order."""
@@ -166,7 +169,8 @@ class Hub:
         for session in list(self.sessions.values()):
             session.bus_status(available)
 
-    # ── delivery ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── delivery
+    # ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _advance(self, feed: TenantFeed, offset: int) -> None:
         feed.head = max(feed.head, offset)
@@ -212,10 +216,12 @@ class Hub:
         self._done(feed, batch)
 
     def _done(self, feed: TenantFeed, batch: Sequence[Entry]) -> None:
-        # Only `advanced` may count the last offset itself: another watched target of it may still be on its way.
+        # Only `advanced` may count the last offset itself: another watched target of it may still be on its
+        # way.
         feed.head = max(feed.head, max(entry.offset for entry in batch) - 1)
 
-    # ── large fan-outs ───────────────────────────────────────────────────────────────────────────────────────────
+    # ── large fan-outs
+    # ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _steps(self, feed: TenantFeed, batch: Sequence[Entry]) -> Iterator[None]:
         size = self._settings.large_fan_out

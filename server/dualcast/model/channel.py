@@ -1,7 +1,8 @@
 """Channel names: `kind:id` inside a tenant, or `all` for the whole tenant.
 
-Ids are opaque UTF-8 of 1 to 256 bytes without control characters: e-mail addresses, `auth0|1` and Chinese room names
-are ids. A channel is carried as one canonical `str` ("user:alice"); keys and URLs percent-encode it.
+Ids are opaque UTF-8 of 1 to 256 bytes without control characters: e-mail addresses, `auth0|1` and Chinese
+room names are ids. A channel is carried as one canonical `str` ("user:alice"); keys and URLs percent-encode
+it.
 """
 
 from __future__ import annotations

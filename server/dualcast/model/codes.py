@@ -39,7 +39,8 @@ class Close(IntEnum):
 
 
 def action(code: int) -> str:
-    """`stop`, `later` or `now`: what a client does after close code `code`; other codes reconnect after a delay."""
+    """`stop`, `later` or `now`: what a client does after close code `code`; other codes reconnect after a
+    delay."""
     if 4000 <= code < 4100:
         return "stop"
     return "now" if 4200 <= code < 4300 else "later"

@@ -1,7 +1,8 @@
 """The cursor `<epoch>-<offset>`: one string valid on SSE, WebSocket and REST.
 
-Meaning of cursor c for a session: everything due up to c, for the subscriptions it held then, has been written.
-Clients treat it as opaque. `epoch` is 1 to 32 characters of `[0-9a-z]`, `offset` a decimal number below 2**53.
+Meaning of cursor c for a session: everything due up to c, for the subscriptions it held then, has been
+written. Clients treat it as opaque. `epoch` is 1 to 32 characters of `[0-9a-z]`, `offset` a decimal number
+below 2**53.
 """
 
 from __future__ import annotations

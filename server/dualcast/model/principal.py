@@ -20,9 +20,14 @@ class Principal(Struct, frozen=True):
     channels: tuple[str, ...] = ()
     """Patterns of the `channels` claim."""
     expires_at: int = 0
-    """Unix seconds of the `exp` claim; the principal is not valid from then on."""
+    """Unix seconds of the `exp` claim plus the verifier's leeway; the principal is not valid from then on."""
     token_id: str = ""
     """Claim `jti`, or the first 16 hex digits of the token's SHA-256: what revocation names."""
+    issued_at: int = 0
+    """Unix seconds of the `iat` claim; 0 (no claim) counts as older than any revocation by user."""
+    key_id: str = ""
+    """Fingerprint of the key that signed the token: when that key is removed, nothing it vouched for is
+    good."""
 
     @property
     def is_admin(self) -> bool:
@@ -34,7 +39,8 @@ class Principal(Struct, frozen=True):
         return PUBLISHER in self.roles or ADMIN in self.roles
 
     def owns(self, channel: str) -> bool:
-        """Whether this principal may subscribe to `channel` by its token alone (own user channel, `all`, claim)."""
+        """Whether this principal may subscribe to `channel` by its token alone (own user channel, `all`,
+        claim)."""
         if channel == ALL or channel == "user:" + self.sub or ADMIN in self.roles:
             return True
         return any(matches(pattern, channel) for pattern in self.channels)

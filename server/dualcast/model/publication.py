@@ -6,8 +6,9 @@ from msgspec import Struct
 
 
 class Audience(Struct, frozen=True, omit_defaults=True):
-    """Who, of the sessions a publication reaches, is due a copy. Evaluated per session; what it filters counts as
-    passed. Empty tuples mean "no restriction" for the include lists and "nobody" for the exclude lists."""
+    """Who, of the sessions a publication reaches, is due a copy. Evaluated per session; what it filters
+    counts as passed. Empty tuples mean "no restriction" for the include lists and "nobody" for the exclude
+    lists."""
 
     users: tuple[str, ...] | None = None
     """Only these user ids. None: no restriction. An empty tuple reaches nobody."""
@@ -44,9 +45,11 @@ class Draft(Struct, frozen=True, kw_only=True):
     ephemeral: bool = False
     """No offset, no history, never recovered."""
     dedupe_key: str = ""
-    """Key under which the receipt is remembered (publisher's idempotency key scoped to its principal); "" = by id."""
+    """Key under which the receipt is remembered (publisher's idempotency key scoped to its principal); "" =
+    by id."""
     fingerprint: str = ""
-    """Hash of the publisher's request body; another one under the same dedupe key is an IdempotencyConflict."""
+    """Hash of the publisher's request body; another one under the same dedupe key is an
+    IdempotencyConflict."""
 
 
 class Quota(Struct, frozen=True):
@@ -63,7 +66,8 @@ class Receipt(Struct, frozen=True):
     offset: int
     id: str
     duplicate: bool = False
-    """True when this id or idempotency key was appended before; epoch, offset and id are those of the first time."""
+    """True when this id or idempotency key was appended before; epoch, offset and id are those of the first
+    time."""
 
     @property
     def cursor(self) -> str:
@@ -72,7 +76,8 @@ class Receipt(Struct, frozen=True):
 
 
 class Publication(Struct, frozen=True):
-    """One immutable bus entry, without the channels it went to (a reader sees only the channel it came by)."""
+    """One immutable bus entry, without the channels it went to (a reader sees only the channel it came
+    by)."""
 
     tenant: str
     epoch: str
@@ -89,10 +94,11 @@ class Publication(Struct, frozen=True):
 
 
 class Entry:
-    """One publication as it stands in one channel. `prev` is the channel's previous offset (0: none, -1: unknown).
+    """One publication as it stands in one channel. `prev` is the channel's previous offset (0: none, -1:
+    unknown).
 
-    `frames` memoises the encoded bytes per encoding, so a publication is encoded once however many sessions it reaches,
-    live or in recovery.
+    `frames` memoises the encoded bytes per encoding, so a publication is encoded once however many sessions
+    it reaches, live or in recovery.
     """
 
     __slots__ = ("channel", "frames", "offset", "prev", "publication")
@@ -105,7 +111,7 @@ class Entry:
         self.frames: dict[object, bytes] = {}
 
     def __repr__(self) -> str:
-        return f"Entry({self.channel}@{self.publication.epoch}-{self.offset} prev={self.prev} id={self.publication.id})"
+        return f"Entry({self.channel}@{self.publication.epoch}-{self.offset} id={self.publication.id})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Entry):
@@ -116,10 +122,11 @@ class Entry:
 
 
 class Gap(Struct, frozen=True):
-    """A hole that cannot be filled: publications of `channel` after offset `after` and before `oldest` are gone.
+    """A hole that cannot be filled: publications of `channel` after offset `after` and before `oldest` are
+    gone.
 
-    `oldest` 0: nothing of the channel is left. `reason`: `trimmed`, `epoch` (the log was restored or lost) or `unknown`
-    (the cursor is not one of ours).
+    `oldest` 0: nothing of the channel is left. `reason`: `trimmed`, `epoch` (the log was restored or lost) or
+    `unknown` (the cursor is not one of ours).
     """
 
     channel: str
@@ -131,8 +138,9 @@ class Gap(Struct, frozen=True):
 class Page(Struct, frozen=True):
     """One snapshot of history over several channels, merged in offset order.
 
-    `entries` may hold one publication more than once, by different channels. Everything due in the asked channels with
-    after < offset ≤ `next` is in it, but for what `gaps` names. `next` == `top`: nothing is left to read at the snapshot.
+    `entries` may hold one publication more than once, by different channels. Everything due in the asked
+    channels with after < offset ≤ `next` is in it, but for what `gaps` names. `next` == `top`: nothing is
+    left to read at the snapshot.
     """
 
     epoch: str

@@ -19,7 +19,8 @@ class ConnectionLimit(DualcastError):
 
 
 def check_limits(node: Node, address: str, *, per_address: int) -> None:
-    """Raises ConnectionLimit (node full) or RateLimited (too many from `address`). `per_address` 0: no limit."""
+    """Raises ConnectionLimit (node full) or RateLimited (too many from `address`). `per_address` 0: no
+    limit."""
     if len(node.hub.sessions) >= node.settings.max_connections:
         raise ConnectionLimit("this server has as many connections as it may", retry_after_s=5)
     if per_address and node.per_address.get(address, 0) >= per_address:
@@ -35,7 +36,9 @@ def evict_oldest(node: Node, principal: Principal, *, limit: int) -> int:
     own = [
         session
         for session in channel.sessions
-        if isinstance(session, Session) and session.principal.sub == principal.sub and session.dialect.name == "native"
+        if isinstance(session, Session)
+        and session.principal.sub == principal.sub
+        and session.dialect.name == "native"
     ]
     excess = own[: max(0, len(own) - limit + 1)]
     for session in excess:

@@ -9,7 +9,8 @@ from dualcast.model.publication import Entry
 
 
 def merge(histories: Iterable[Iterable[Entry]]) -> list[Entry]:
-    """Several channels' entries (each ascending) in offset order; a publication in several of them appears once."""
+    """Several channels' entries (each ascending) in offset order; a publication in several of them appears
+    once."""
     parts = [part for part in map(list, histories) if part]
     if len(parts) == 1:
         return parts[0]
@@ -25,8 +26,8 @@ def merge(histories: Iterable[Iterable[Entry]]) -> list[Entry]:
 def conflate(entries: list[Entry]) -> tuple[list[Entry], int]:
     """`entries` with only the latest per conflation key, and how many were superseded.
 
-    A terminal state is never replaced by a later non-terminal one: the later one is the superseded one then. Keys of different
-    channels are different keys.
+    A terminal state is never replaced by a later non-terminal one: the later one is the superseded one then.
+    Keys of different channels are different keys.
     """
     if not any(entry.publication.conflation_key for entry in entries):
         return entries, 0

@@ -1,4 +1,5 @@
-"""Paced drain: on shutdown every client is told when to come back, in batches, so that no reconnect storm follows."""
+"""Paced drain: on shutdown every client is told when to come back, in batches, so that no reconnect storm
+follows."""
 
 from __future__ import annotations
 
@@ -12,10 +13,11 @@ STEP_S = 0.1
 
 
 async def drain(node: Node, duration_s: float) -> int:
-    """Closes all sessions over about `duration_s` seconds with code 4100 and a jittered delay; returns how many.
+    """Closes all sessions over about `duration_s` seconds with code 4100 and a jittered delay; returns how
+    many.
 
-    New connections during the drain are accepted, told the same and closed. Ends when the last byte has been taken or
-    `duration_s` plus the close timeout is over (what is left then is aborted).
+    New connections during the drain are accepted, told the same and closed. Ends when the last byte has been
+    taken or `duration_s` plus the close timeout is over (what is left then is aborted).
     """
     node.draining = True
     sessions = list(node.hub.sessions.values())
@@ -31,6 +33,6 @@ async def drain(node: Node, duration_s: float) -> int:
     deadline = node.loop.time() + min(duration_s / 3, node.settings.close_timeout_s)
     while node.closing and node.loop.time() < deadline:
         await asyncio.sleep(STEP_S / 4)
-    for session in list(node.closing):
-        session.transport.abort()
+    for left in list(node.closing):
+        left.transport.abort()
     return total

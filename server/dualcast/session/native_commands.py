@@ -1,7 +1,7 @@
 """What the native dialect does with a client's commands (docs/protocol.md, commands).
 
-Commands of one socket are carried out in order. Those that must ask somebody (may I subscribe, is this token good) run in a short task
-the node owns; what the client sends meanwhile waits in a bounded list.
+Commands of one socket are carried out in order. Those that must ask somebody (may I subscribe, is this token
+good) run in a short task the node owns; what the client sends meanwhile waits in a bounded list.
 """
 
 from __future__ import annotations
@@ -167,4 +167,3 @@ class NativeCommands:
             if page.next <= after:
                 return
             after = page.next
-

@@ -1,4 +1,5 @@
-"""What all sessions of one process share: hub, bus, counters, settings, and the owner of short-lived tasks."""
+"""What all sessions of one process share: hub, bus, counters, settings, and the owner of short-lived
+tasks."""
 
 from __future__ import annotations
 
@@ -8,16 +9,13 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 
 from dualcast.bus.port import EventBus
 from dualcast.hub.hub import Hub
 from dualcast.telemetry.counters import Counters
-
-if TYPE_CHECKING:
-    from .session import Session
 
 log = logging.getLogger("dualcast.session")
 
@@ -55,7 +53,8 @@ class SessionSettings(Struct, frozen=True, kw_only=True):
 
 
 class Node:
-    """Shared by every session of a process. Created once the loop runs; `run` owns all tasks made by `spawn`."""
+    """Shared by every session of a process (a `session.session.Session`, written Any here: sessions import
+    this). Created once the loop runs; `run` owns all tasks made by `spawn`."""
 
     def __init__(self, bus: EventBus, hub: Hub, counters: Counters, settings: SessionSettings) -> None:
         self.bus = bus
@@ -65,14 +64,15 @@ class Node:
         self.loop = asyncio.get_running_loop()
         self.id = secrets.token_hex(4)
         self.draining = False
-        self.behind: dict[str, deque[Session]] = {}
-        """Sessions that need the bus to catch up, per tenant: served in turn, so no tenant waits for another."""
+        self.behind: dict[str, deque[Any]] = {}
+        """Sessions that need the bus to catch up, per tenant: served in turn, so no tenant waits for
+        another."""
         self.behind_event = asyncio.Event()
-        self.held: set[Session] = set()
+        self.held: set[Any] = set()
         """Sessions waiting for the bus to come back."""
-        self.closing: dict[Session, float] = {}
+        self.closing: dict[Any, float] = {}
         self.per_address: dict[str, int] = {}
-        self.sweep_buckets: list[set[Session]] = [set() for _ in range(settings.sweep_s)]
+        self.sweep_buckets: list[set[Any]] = [set() for _ in range(settings.sweep_s)]
         self.forged_receipts = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sequence = 0
@@ -83,7 +83,8 @@ class Node:
         return f"{self.id}-{self._sequence:08x}"
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Runs a short-lived task the node owns: it is cancelled when the node stops, and its failure is logged."""
+        """Runs a short-lived task the node owns: it is cancelled when the node stops, and its failure is
+        logged."""
         task = self.loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
@@ -99,7 +100,7 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def enqueue(self, session: Session) -> None:
+    def enqueue(self, session: Any) -> None:
         """Puts a session that needs the bus into its tenant's queue; each session is queued once."""
         if session.queued:
             return

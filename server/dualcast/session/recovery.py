@@ -1,9 +1,11 @@
-"""Recovery below the rings: sessions that are behind read pages from the bus, tenants in turn, by a fixed number of workers.
+"""Recovery below the rings: sessions that are behind read pages from the bus, tenants in turn, by a fixed
+number of workers.
 
 Rule of one step (session at position p, of epoch e):
 1. e unknown, or p in the future → `gap` (reason `unknown`) for every channel, and it starts from now.
 2. e an earlier epoch of this log → `gap` (reason `epoch`) for every channel, and it reads on from p.
-3. channels whose ring does not reach back to p are read from the bus; the rest comes from the ring, up to what the node has seen.
+3. channels whose ring does not reach back to p are read from the bus; the rest comes from the ring, up to
+   what the node has seen.
 4. gaps the page names are announced, entries written, p moves to where all channels are known to be complete.
 Then `catch_up` again, until the session is live.
 """
@@ -49,10 +51,11 @@ class Recovery:
         while not node.behind:
             node.behind_event.clear()
             await node.behind_event.wait()
-        # First tenant in, one session taken, to the end of the line: a storm of one tenant does not starve another.
+        # First tenant in, one session taken, to the end of the line: a storm of one tenant does not starve
+        # another.
         tenant, queue = next(iter(node.behind.items()))
         del node.behind[tenant]
-        session = queue.popleft()
+        session: Session = queue.popleft()
         if queue:
             node.behind[tenant] = queue
         return session
@@ -101,7 +104,8 @@ class Recovery:
             )
             session.write_entries(entries, through)
             if through <= position:
-                # The log shows less than the rings were promised (it is being repaired): come back with the next sweep.
+                # The log shows less than the rings were promised (it is being repaired): come back with the
+                # next sweep.
                 self._node.held.add(session)
                 return
             if self._node.behind and not session.catch_up():

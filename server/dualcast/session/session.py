@@ -1,7 +1,9 @@
-"""The session: live, or behind a cursor. Transports subclass it and add their wire (`transport.sse`, `transport.websocket`).
+"""The session: live, or behind a cursor. Transports subclass it and add their wire (`transport.sse`,
+`transport.websocket`).
 
-A session *is* the asyncio protocol of its socket: no task, timer or queue belongs to it. Everything that makes it leave live
-delivery (connect with a cursor, a full write buffer, repair, overflow) is one state, *behind(position)*; everything that brings
+A session *is* the asyncio protocol of its socket: no task, timer or queue belongs to it. Everything that
+makes it leave live delivery (connect with a cursor, a full write buffer, repair, overflow) is one state,
+*behind(position)*; everything that brings
 it back is `catch_up` (from the rings, in one loop turn) or, below the rings, `recovery`.
 """
 
@@ -89,7 +91,9 @@ class Session(asyncio.Protocol):
         self.device = device
         self.stage = stage
         self.counters: DeliveryCounters = node.counters.delivery(principal.tenant, encoding.transport)
-        self.channels: tuple[ChannelFeed, ...] = tuple(node.hub.channel(principal.tenant, name) for name in channels)
+        self.channels: tuple[ChannelFeed, ...] = tuple(
+            node.hub.channel(principal.tenant, name) for name in channels
+        )
         self.feed: TenantFeed = self.channels[0].tenant
         self.epoch = epoch
         """Epoch of `position`; "" when it starts from now."""
@@ -116,7 +120,8 @@ class Session(asyncio.Protocol):
         """Whether the client was told that the bus is away."""
         self.attached_at = 0.0
 
-    # ── what a transport adds ────────────────────────────────────────────────────────────────────────────────────
+    # ── what a transport adds
+    # ────────────────────────────────────────────────────────────────────────────────────
 
     def farewell(self, code: Close, retry_ms: int) -> None:
         """Writes the transport's last words: why it ends and when to come back."""
@@ -138,10 +143,12 @@ class Session(asyncio.Protocol):
         if payload is not None and not self.closed:
             self.transport.write(self.encoding.wrap(payload))
 
-    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── life
+    # ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def attached(self, transport: Any, connections: set[Any], *, paused: bool, initial: bytes) -> None:
-        """Takes over the socket: registers, welcomes, catches up. `initial` are bytes the client already sent."""
+        """Takes over the socket: registers, welcomes, catches up. `initial` are bytes the client already
+        sent."""
         node = self.node
         settings = node.settings
         self.transport, self.connections, self.paused = transport, connections, paused
@@ -191,7 +198,8 @@ class Session(asyncio.Protocol):
             node.per_address.pop(self.address, None)
 
     def leave(self) -> None:
-        """Out of every index: nothing is delivered to it any more. The sweep aborts what does not end by itself."""
+        """Out of every index: nothing is delivered to it any more. The sweep aborts what does not end by
+        itself."""
         if not self.closed:
             self.node.closing[self] = self.node.loop.time()
         self.closed = True
@@ -225,7 +233,8 @@ class Session(asyncio.Protocol):
     """Native sessions end with their token; legacy dialects override it."""
 
     def expire(self, reason: str) -> None:
-        """The token expired or was revoked: say so and end. A stream that was authenticated never becomes anonymous."""
+        """The token expired or was revoked: say so and end. A stream that was authenticated never becomes
+        anonymous."""
         if not self.closed:
             self.send(self.dialect.auth_expired(reason))
             self.close(Close.TOKEN_EXPIRED if reason == "token expired" else Close.REVOKED, retry_ms=0)
@@ -238,7 +247,8 @@ class Session(asyncio.Protocol):
     def eof_received(self) -> bool | None:
         return None
 
-    # ── position ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── position
+    # ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def live(self) -> bool:
@@ -262,7 +272,8 @@ class Session(asyncio.Protocol):
             self.epoch = self.feed.epoch
             self.checked = True
 
-    # ── live and behind ──────────────────────────────────────────────────────────────────────────────────────────
+    # ── live and behind
+    # ──────────────────────────────────────────────────────────────────────────────────────────
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -274,7 +285,8 @@ class Session(asyncio.Protocol):
             self.node.enqueue(self)
 
     def fall_behind(self) -> None:
-        """Leaves live delivery at its gate. Nothing is buffered for it: what comes now is in the ring and on the bus."""
+        """Leaves live delivery at its gate. Nothing is buffered for it: what comes now is in the ring and on
+        the bus."""
         if self.gate == BEHIND:
             return
         self.position = self.offset
@@ -288,7 +300,8 @@ class Session(asyncio.Protocol):
     def catch_up(self) -> bool:
         """Writes what the rings hold after the position and turns live in this very turn.
 
-        True: nothing more to do now (live, closed, or waiting for the client to read). False: the bus is needed.
+        True: nothing more to do now (live, closed, or waiting for the client to read). False: the bus is
+        needed.
         """
         if self.closed or self.paused or self.gate != BEHIND:
             return True
@@ -311,8 +324,8 @@ class Session(asyncio.Protocol):
         return True
 
     def write_entries(self, entries: list[Entry], through: int) -> bool:
-        """Writes recovered entries in order and moves the position to `through`; False when the transport paused on the way
-        (the position then names what was written)."""
+        """Writes recovered entries in order and moves the position to `through`; False when the transport
+        paused on the way (the position then names what was written)."""
         now_ms = int(self.node.now_s() * 1000)
         if self.encoding.conflates:
             entries, superseded = conflate(entries)
@@ -359,7 +372,8 @@ class Session(asyncio.Protocol):
             return False
         return principal.sub not in audience.exclude_users and self.id not in audience.exclude_connections
 
-    # ── what the hub says ────────────────────────────────────────────────────────────────────────────────────────
+    # ── what the hub says
+    # ────────────────────────────────────────────────────────────────────────────────────────
 
     def gap(self, gap: Gap) -> None:
         """A hole nobody can fill. Live sessions are told; one that is behind finds it by its own reading."""
@@ -372,7 +386,8 @@ class Session(asyncio.Protocol):
         self.send(self.dialect.gap(self, gap))
 
     def epoch_changed(self, epoch: str, after: int) -> None:
-        """The log was restored or lost. What was published after offset `after` may be gone: say so for every channel."""
+        """The log was restored or lost. What was published after offset `after` may be gone: say so for every
+        channel."""
         if self.gate == BEHIND:
             return  # recovery compares epochs and announces it
         self.epoch = epoch
@@ -380,7 +395,8 @@ class Session(asyncio.Protocol):
             self.tell_gap(Gap(channel.name, after, 0, "epoch"))
 
     def bus_status(self, available: bool) -> None:
-        """The bus went away or came back. "ok" is said once the session has caught up: then nothing is held any more."""
+        """The bus went away or came back. "ok" is said once the session has caught up: then nothing is held
+        any more."""
         if self.closed:
             return
         if not available:
@@ -425,7 +441,8 @@ class Session(asyncio.Protocol):
         self.channels = tuple(feed for feed in self.channels if feed.name not in names)
 
     def confirm(self, epoch: str, offset: int) -> bool:
-        """Takes a receipt: everything up to `offset` was read. False when it names what was never written (forged)."""
+        """Takes a receipt: everything up to `offset` was read. False when it names what was never written
+        (forged)."""
         if epoch != self.epoch or offset > self.offset:
             return False
         self.confirmed = max(self.confirmed, offset)

@@ -1,4 +1,5 @@
-"""One sweep per node in place of per-connection timers: heartbeats, dead peers, expired tokens, lag, stuck closes."""
+"""One sweep per node in place of per-connection timers: heartbeats, dead peers, expired tokens, lag, stuck
+closes."""
 
 from __future__ import annotations
 
@@ -54,7 +55,11 @@ class Sweep:
             if not session.warned and expires_at - unix <= settings.auth_warning_s:
                 session.warned = True
                 session.send(session.dialect.auth_expiring(expires_at))
-        if session.gate == BEHIND and self._node.hub.available and now - session.behind_since > settings.lag_limit_s:
+        if (
+            session.gate == BEHIND
+            and self._node.hub.available
+            and now - session.behind_since > settings.lag_limit_s
+        ):
             session.counters.lag_closed += 1
             session.close(Close.LAGGING)
             return

@@ -14,7 +14,8 @@ WATCH_TIMEOUT_S = 5.0
 
 
 async def watched(node: Node, feeds: Sequence[ChannelFeed]) -> bool:
-    """True once every feed is watched; False at once when the bus is away, or when it takes longer than 5 s."""
+    """True once every feed is watched; False at once when the bus is away, or when it takes longer than 5
+    s."""
     if all(feed.complete_from >= 0 for feed in feeds):
         return True
     if not node.hub.available:
@@ -36,9 +37,11 @@ async def watched(node: Node, feeds: Sequence[ChannelFeed]) -> bool:
 
 
 async def writable(session: Session) -> bool:
-    """True when the session's transport takes data; waits while it is paused. False once the session is closed.
+    """True when the session's transport takes data; waits while it is paused. False once the session is
+    closed.
 
-    Polled: only a client that asks for old history and does not read it is ever waited for, and `lag_limit_s` ends it.
+    Polled: only a client that asks for old history and does not read it is ever waited for, and `lag_limit_s`
+    ends it.
     """
     while session.paused and not session.closed:
         await asyncio.sleep(0.05)

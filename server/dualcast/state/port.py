@@ -1,8 +1,10 @@
 """The StateStore port: a small versioned key-value store all nodes share, with a change log.
 
-Tenants, grants, tickets, revocations and connection-close commands stand on it. Values are bytes the caller encodes, at most
-64 KiB. Keys are text; a `space` groups keys of one kind. Every write takes the next *revision* of the whole store (an integer that
-only grows); the change log names (revision, space, key) so that nodes poll it (every 500 ms) instead of holding a subscription.
+Tenants, grants, tickets, revocations and connection-close commands stand on it. Values are bytes the caller
+encodes, at most 64 KiB. Keys are text; a `space` groups keys of one kind. Every write takes the next
+*revision* of the whole store (an integer that
+only grows); the change log names (revision, space, key) so that nodes poll it (every 500 ms) instead of
+holding a subscription.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class Change(Struct, frozen=True):
 
 
 class Changes(Struct, frozen=True):
-    """Changes after the asked revision, in order. `complete` False: the log no longer reaches back that far; read again."""
+    """Changes after the asked revision, in order. `complete` False: the log no longer reaches back that far;
+    read again."""
 
     revision: int
     changes: tuple[Change, ...]
@@ -66,8 +69,9 @@ class StateStore(Protocol):
         ttl_s: float | None = None,
         quiet: bool = False,
     ) -> int:
-        """Stores and returns the new version. `expected`: the version the key must have now (0: must not exist), else
-        VersionConflict. `ttl_s`: it vanishes by itself. `quiet`: not in the change log (tickets)."""
+        """Stores and returns the new version. `expected`: the version the key must have now (0: must not
+        exist), else VersionConflict. `ttl_s`: it vanishes by itself. `quiet`: not in the change log
+        (tickets)."""
         ...
 
     async def delete(self, space: str, key: str) -> bool:

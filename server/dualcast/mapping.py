@@ -1,0 +1,135 @@
+"""From the settings to what each room wants: engines, tenants, keys, and the rooms' own settings structs. Pure, but for
+reading key and tenant files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dualcast.bus.memory import MemoryBus
+from dualcast.bus.port import EventBus, Retention
+from dualcast.bus.redis.engine import RedisBus
+from dualcast.bus.redis.options import RedisSettings
+from dualcast.bus.sqlite import SqliteBus
+from dualcast.identity.keys import JwksEndpoint, VerificationKey
+from dualcast.session.node import SessionSettings
+from dualcast.settings import Key, Settings
+from dualcast.state.memory import MemoryState
+from dualcast.state.port import StateStore
+from dualcast.state.redis import RedisState
+from dualcast.state.sqlite import SqliteState
+from dualcast.tenancy.model import Tenant, TenantSettings
+from dualcast.tenancy.seeds import load_tenants
+from dualcast.transport.options import TransportSettings
+from dualcast_migration.policy import StageRecord
+from dualcast_migration.stage import Stage
+
+
+def engines(settings: Settings) -> tuple[EventBus, StateStore]:
+    """Bus and state store of the configured engine."""
+    bus = settings.bus
+    retention = Retention(entries=bus.history_entries, seconds=bus.history_s, idempotency_s=bus.idempotency_s)
+    if settings.engine == "memory":
+        return MemoryBus(retention), MemoryState()
+    if settings.engine == "sqlite":
+        directory = Path(bus.data_dir)
+        directory.mkdir(parents=True, exist_ok=True)
+        return SqliteBus(directory / "bus.db", retention), SqliteState(directory / "state.db")
+    redis = settings.redis
+    engine = RedisBus(
+        RedisSettings(
+            url=redis.url,
+            prefix=redis.key_prefix,
+            pool_connections=redis.pool_connections,
+            connect_s=redis.connect_timeout_s,
+            command_s=redis.command_timeout_s,
+            probe_every_s=bus.probe_interval_s,
+            held_bytes=bus.max_held_bytes,
+        ),
+        retention,
+    )
+    return engine, RedisState(engine.pool.client, prefix=redis.key_prefix)
+
+
+def seeds(settings: Settings) -> tuple[Tenant, ...]:
+    """The tenants the settings describe: the legacy tenant always, and those of the tenant file."""
+    tenancy = settings.tenancy
+    listed = load_tenants(Path(tenancy.file)) if tenancy.file else ()
+    if any(tenant.id == tenancy.legacy_tenant for tenant in listed):
+        return listed
+    default = Tenant(
+        id=tenancy.legacy_tenant,
+        settings=TenantSettings(public_channels=tenancy.public_channels),
+        stage=StageRecord(stage=Stage(tenancy.stage)),
+    )
+    return (default, *listed)
+
+
+def verification_keys(settings: Settings) -> list[VerificationKey]:
+    """The keys of the settings. Raises BadKey."""
+    identity = settings.identity
+
+    def material(key: Key) -> bytes:
+        return key.secret.encode() if key.secret else Path(key.public_key_file).read_bytes()
+
+    return [
+        VerificationKey(
+            algorithm=key.algorithm,
+            material=material(key),
+            tenant=key.tenant or settings.tenancy.legacy_tenant,
+            kid=key.id,
+            issuer=identity.issuer,
+            audience=identity.audience,
+            legacy_short_keys=identity.allow_short_secrets,
+        )
+        for key in identity.keys
+    ]
+
+
+def endpoints(settings: Settings) -> list[JwksEndpoint]:
+    """The key set of the settings' identity provider, if there is one."""
+    identity = settings.identity
+    if not identity.jwks_url:
+        return []
+    tenant = settings.tenancy.legacy_tenant
+    return [
+        JwksEndpoint(url=identity.jwks_url, tenant=tenant, issuer=identity.issuer, audience=identity.audience)
+    ]
+
+
+def session_settings(settings: Settings) -> SessionSettings:
+    """The session room's share of the settings."""
+    delivery, limits = settings.delivery, settings.limits
+    return SessionSettings(
+        max_channels=limits.channels_per_session,
+        max_per_user=limits.connections_per_user,
+        max_connections=limits.connections,
+        page_limit=settings.bus.recovery_page_entries,
+        lag_limit_s=delivery.lag_limit_s,
+        heartbeat_sse_s=delivery.sse_heartbeat_s,
+        heartbeat_ws_s=delivery.ws_heartbeat_s,
+        dead_after_s=delivery.dead_after_s,
+        retry_min_ms=delivery.retry_min_ms,
+        retry_max_ms=delivery.retry_max_ms,
+        max_frame_bytes=limits.max_frame_bytes,
+    )
+
+
+def transport_settings(settings: Settings) -> TransportSettings:
+    """The transport room's share of the settings."""
+    server = settings.server
+    return TransportSettings(
+        host=server.host,
+        port=server.port,
+        workers=server.workers,
+        loop=server.loop,
+        backlog=server.backlog,
+        header_s=server.header_deadline_s,
+        header_bytes=server.max_header_bytes,
+        keep_alive_s=round(server.keep_alive_s),
+        max_connections_per_address=settings.limits.connections_per_ip,
+        trusted_proxies=server.trusted_proxies,
+        max_frame_bytes=settings.limits.max_frame_bytes,
+        compression=settings.delivery.compression,
+        drain_s=server.drain_s,
+    )

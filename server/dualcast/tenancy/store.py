@@ -1,0 +1,227 @@
+"""Tenants in the state store, and in memory on every node.
+
+The hot path asks `current`, which never waits. The follower brings changes of other nodes within one poll
+interval.
+"""
+
+from __future__ import annotations
+
+import logging
+from hashlib import sha256
+from typing import Any, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from dualcast.model.channel import check_tenant
+from dualcast.state.follow import StateFollower
+from dualcast.state.port import StateStore, Value, VersionConflict
+from dualcast_migration.stage import check_move
+
+from .model import Tenant, decode_hook, storage_hook
+from .validate import check_tenant_value
+
+_log = logging.getLogger(__name__)
+SPACE = "tenants"
+PAGE = 100
+MAX_ATTEMPTS = 8
+
+
+class TenantRecord(Struct, frozen=True):
+    """A stored tenant and its version."""
+
+    tenant: Tenant
+    version: int
+
+
+class Stored(Struct, frozen=True, omit_defaults=True):
+    """The stored form. `seeds`: part (`keys`, `settings`, `stage`) → digest of what the settings said of it
+    last."""
+
+    tenant: Tenant
+    seeds: dict[str, str] = {}
+
+
+class TenantStore(Protocol):
+    """What the rooms above need of tenants. Waiting methods raise BusUnavailable when the state store is
+    away."""
+
+    def current(self, tenant_id: str) -> Tenant | None:
+        """The tenant as this node knows it now; never waits. None: no such tenant."""
+        ...
+
+    def version(self, tenant_id: str) -> int:
+        """A number that is another one whenever the tenant has changed; 0: no such tenant. Never waits."""
+        ...
+
+    def issued_by(self, issuer: str) -> tuple[str, ...]:
+        """Ids of the tenants with a key bound to `issuer`. Never waits."""
+        ...
+
+    async def get(self, tenant_id: str) -> TenantRecord | None:
+        """The tenant as it is stored now."""
+        ...
+
+    async def put(self, tenant: Tenant, *, expected: int | None = None) -> int:
+        """Stores `tenant` and returns its version; this node knows it at once, the others within the poll
+        interval.
+
+        `expected`: the version it must have now, 0 for a new one. Raises BadTenant, VersionConflict,
+        IllegalMove (its stage cannot be reached from the stored one).
+        """
+        ...
+
+    async def list(self, *, after: str = "", limit: int = PAGE) -> list[TenantRecord]:
+        """Stored tenants with id > `after`, by id."""
+        ...
+
+
+_decoder = msgspec.json.Decoder(Stored, dec_hook=decode_hook)
+_encoder = msgspec.json.Encoder(enc_hook=storage_hook, order="deterministic")
+
+
+def encode_stored(stored: Stored) -> bytes:
+    """The stored bytes. They hold secrets: for the state store only."""
+    return _encoder.encode(stored)
+
+
+def _digest_part(part: Any) -> str:
+    """What tells whether the settings changed. A plain hash of secrets: it is kept beside them and shown
+    nowhere."""
+    return sha256(_encoder.encode(part)).hexdigest()
+
+
+def _record(value: Value) -> TenantRecord:
+    return TenantRecord(_decoder.decode(value.data).tenant, value.version)
+
+
+class SharedTenants:
+    """A TenantStore over the state store. Subscribes to `follower` when made: its first refresh loads
+    everything."""
+
+    def __init__(self, store: StateStore, follower: StateFollower) -> None:
+        self._store = store
+        self._known: dict[str, TenantRecord] = {}
+        self._issuers: dict[str, tuple[str, ...]] | None = None
+        follower.on(SPACE, self._reload, self._reload_all)
+
+    def current(self, tenant_id: str) -> Tenant | None:
+        record = self._known.get(tenant_id)
+        return None if record is None else record.tenant
+
+    def version(self, tenant_id: str) -> int:
+        record = self._known.get(tenant_id)
+        return 0 if record is None else record.version
+
+    def issued_by(self, issuer: str) -> tuple[str, ...]:
+        if self._issuers is None:
+            found: dict[str, set[str]] = {}
+            for tenant_id, record in self._known.items():
+                for key in record.tenant.keys:
+                    if key.issuer:
+                        found.setdefault(key.issuer, set()).add(tenant_id)
+            self._issuers = {name: tuple(sorted(ids)) for name, ids in found.items()}
+        return self._issuers.get(issuer, ())
+
+    async def get(self, tenant_id: str) -> TenantRecord | None:
+        value = await self._store.get(SPACE, check_tenant(tenant_id))
+        return None if value is None else _record(value)
+
+    async def put(self, tenant: Tenant, *, expected: int | None = None) -> int:
+        check_tenant_value(tenant)
+        for _ in range(MAX_ATTEMPTS):
+            value = await self._store.get(SPACE, tenant.id)
+            if expected is not None and (value.version if value else 0) != expected:
+                break
+            old = None if value is None else _decoder.decode(value.data)
+            if old is not None:
+                check_move(old.tenant.stage.stage, tenant.stage.stage)
+            try:
+                return await self._write(
+                    Stored(tenant, old.seeds if old else {}), value.version if value else 0
+                )
+            except VersionConflict:
+                continue
+        raise VersionConflict("the tenant was changed by somebody else; read it again")
+
+    async def list(self, *, after: str = "", limit: int = PAGE) -> list[TenantRecord]:
+        return [_record(value) for value in await self._store.list(SPACE, after=after, limit=limit)]
+
+    async def seed(self, tenants: tuple[Tenant, ...]) -> dict[str, str]:
+        """Brings what the settings say of tenants into the store, part by part (keys, settings, stage).
+
+        A part that was changed at runtime since the settings last said something new of it stays as it is; an
+        edited setting of an untouched part is taken over. Returns tenant id → `created`, `updated`,
+        `unchanged` or `kept <parts>` (both sides changed: runtime wins, and the operator is warned).
+        """
+        for tenant in tenants:
+            check_tenant_value(tenant)
+        return {tenant.id: await self._seed(tenant) for tenant in tenants}
+
+    async def _seed(self, seed: Tenant) -> str:
+        digests = {part: _digest_part(getattr(seed, part)) for part in ("keys", "settings", "stage")}
+        for _ in range(MAX_ATTEMPTS):
+            value = await self._store.get(SPACE, seed.id)
+            try:
+                if value is None:
+                    await self._write(Stored(seed, digests), 0)
+                    return "created"
+                old = _decoder.decode(value.data)
+                taken, kept = {}, []
+                for part, digest in digests.items():
+                    before, now = old.seeds.get(part), _digest_part(getattr(old.tenant, part))
+                    if digest in (before, now):
+                        continue
+                    if now == before:
+                        taken[part] = getattr(seed, part)
+                    else:
+                        kept.append(part)
+                seeds = old.seeds | {part: digests[part] for part in digests if part not in kept}
+                if taken or seeds != old.seeds:
+                    tenant = msgspec.structs.replace(old.tenant, **taken)
+                    await self._write(Stored(tenant, seeds), value.version)
+            except VersionConflict:
+                continue  # another node seeds too
+            if kept:
+                parts = ", ".join(kept)
+                _log.warning(
+                    "tenant %s: %s changed at runtime; what the settings say is not used", seed.id, parts
+                )
+                return f"kept {parts}"
+            return "updated" if taken else "unchanged"
+        raise VersionConflict(f"tenant {seed.id} is being changed all the time")
+
+    async def _write(self, stored: Stored, expected: int) -> int:
+        version = await self._store.put(SPACE, stored.tenant.id, encode_stored(stored), expected=expected)
+        self._learn(stored.tenant.id, TenantRecord(stored.tenant, version))
+        return version
+
+    async def _reload(self, tenant_id: str) -> None:
+        value = await self._store.get(SPACE, tenant_id)
+        self._learn(tenant_id, None if value is None else _readable(value))
+
+    async def _reload_all(self) -> None:
+        known: dict[str, TenantRecord] = {}
+        after = ""
+        while values := await self._store.list(SPACE, after=after, limit=PAGE):
+            known.update((value.key, record) for value in values if (record := _readable(value)))
+            after = values[-1].key
+        self._known = known
+        self._issuers = None
+
+    def _learn(self, tenant_id: str, record: TenantRecord | None) -> None:
+        if record is None:
+            self._known.pop(tenant_id, None)
+        elif record.version >= self.version(tenant_id):  # a slow read never undoes our own later write
+            self._known[tenant_id] = record
+        self._issuers = None
+
+
+def _readable(value: Value) -> TenantRecord | None:
+    """The record, or None (and a logged error) when this version of the server cannot read it: closed, not
+    open."""
+    try:
+        return _record(value)
+    except msgspec.MsgspecError as error:
+        _log.error("tenant %s cannot be read from the state store: %s", value.key, type(error).__name__)
+        return None
