@@ -21,17 +21,17 @@ from dualcast.bus.port import EventBus
 from dualcast.gateway.commands import SPACE as CLOSE_SPACE
 from dualcast.gateway.connect import Delivery
 from dualcast.gateway.directory import CloseFollower, Directory
-from dualcast.gateway.limits import RateLimits, RateSettings
+from dualcast.gateway.limits import RateLimits
 from dualcast.gateway.pages import page_routes
 from dualcast.gateway.routes import litestar_app
-from dualcast.gateway.services import GatewaySettings, Services
+from dualcast.gateway.services import Services
 from dualcast.gateway.socket import socket_route
 from dualcast.gateway.stream import stream_route
 from dualcast.gateway.tenant_keys import TenantKeys
 from dualcast.hub.hub import Hub, HubSettings
 from dualcast.identity.authenticator import Authenticator, AuthSettings
 from dualcast.identity.claims import TokenSettings
-from dualcast.identity.jwks import JwksCache
+from dualcast.identity.jwks import JwksCache, JwksSettings
 from dualcast.identity.revocation import SPACE as REVOCATION_SPACE
 from dualcast.identity.revocation import Revocations
 from dualcast.identity.tickets import Tickets, TicketSettings
@@ -39,6 +39,8 @@ from dualcast.identity.tokens import TokenVerifier
 from dualcast.mapping import (
     endpoints,
     engines,
+    gateway_settings,
+    rate_settings,
     seeds,
     session_settings,
     transport_settings,
@@ -55,6 +57,7 @@ from dualcast.session.sweep import Sweep
 from dualcast.settings import Settings
 from dualcast.state.follow import StateFollower
 from dualcast.state.port import StateStore
+from dualcast.telemetry import logs
 from dualcast.telemetry.counters import Counters
 from dualcast.telemetry.metrics import DualcastCollector, LoopLag, Metrics
 from dualcast.tenancy.access import Access
@@ -154,7 +157,7 @@ def build(settings: Settings) -> Composition:
     closer = CloseFollower(state, directory)
     follower.on(CLOSE_SPACE, closer.changed, closer.resync)
     keys = TenantKeys(tenants, verification_keys(settings), endpoints(settings))
-    jwks = JwksCache()
+    jwks = JwksCache(JwksSettings(fresh_s=settings.identity.jwks_cache_s))
     token_settings = TokenSettings(
         default_tenant=settings.tenancy.legacy_tenant, leeway_s=settings.identity.leeway_s
     )
@@ -200,16 +203,8 @@ def build(settings: Settings) -> Composition:
                 counters, bus_stats=bus.stats, gauges=lambda: gauges(node, recovery), loop_lag=loop_lag
             )
         ),
-        limits=RateLimits(
-            RateSettings(
-                handshakes_per_ip_per_s=limits.handshakes_per_ip_per_s,
-                burst_s=limits.burst_s,
-                exempt=("127.0.0.0/8", "::1", *settings.server.trusted_proxies),
-            )
-        ),
-        settings=GatewaySettings(
-            max_body_bytes=settings.server.max_body_bytes, ticket_s=settings.identity.ticket_s
-        ),
+        limits=RateLimits(rate_settings(settings)),
+        settings=gateway_settings(settings),
         origin_allowed=lambda origin: authenticator.origins.allows(origin, host="", secure=True, cookie=True),
         draining=lambda: node.draining,
     )
@@ -262,6 +257,7 @@ async def serve(settings: Settings, transport: TransportSettings, *, shared: boo
     sock = listen(transport, shared=shared)
     composition = build(settings)
     async with composition.lifespan():
+        log.info("serving", host=transport.host, port=sock.getsockname()[1], engine=settings.engine)
         server = Server(composition.app, transport, on_drain=composition.drain)
         await server.serve(sockets=[sock])
 
@@ -269,6 +265,7 @@ async def serve(settings: Settings, transport: TransportSettings, *, shared: boo
 def worker(transport: TransportSettings, args: tuple[Any, ...]) -> None:
     """Entry point of a worker process: `args` holds the encoded settings."""
     settings = msgspec.msgpack.decode(args[0], type=Settings)
+    logs.configure(settings.log.level, settings.log.format)
     raise_file_limit()
     _run(settings, transport, shared=True)
 
@@ -276,6 +273,7 @@ def worker(transport: TransportSettings, args: tuple[Any, ...]) -> None:
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT; one process, or `server.workers` of them."""
     transport = transport_settings(settings)
+    logs.configure(settings.log.level, settings.log.format)
     if settings.server.workers > 1:
         raise SystemExit(Supervisor(worker, transport, (msgspec.msgpack.encode(settings),)).run())
     raise_file_limit()

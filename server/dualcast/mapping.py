@@ -1,16 +1,20 @@
-"""From the settings to what each room wants: engines, tenants, keys, and the rooms' own settings structs. Pure, but for
-reading key and tenant files.
+"""From the settings to what each room wants: engines, tenants, keys, and the rooms' own settings structs.
+
+Pure, but for reading key and tenant files.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from dualcast import __version__
 from dualcast.bus.memory import MemoryBus
 from dualcast.bus.port import EventBus, Retention
 from dualcast.bus.redis.engine import RedisBus
 from dualcast.bus.redis.options import RedisSettings
 from dualcast.bus.sqlite import SqliteBus
+from dualcast.gateway.limits import RateSettings
+from dualcast.gateway.services import GatewaySettings
 from dualcast.identity.keys import JwksEndpoint, VerificationKey
 from dualcast.session.node import SessionSettings
 from dualcast.settings import Key, Settings
@@ -95,6 +99,32 @@ def endpoints(settings: Settings) -> list[JwksEndpoint]:
     return [
         JwksEndpoint(url=identity.jwks_url, tenant=tenant, issuer=identity.issuer, audience=identity.audience)
     ]
+
+
+def gateway_settings(settings: Settings) -> GatewaySettings:
+    """The HTTP edge's share of the settings."""
+    server = settings.server
+    return GatewaySettings(
+        max_body_bytes=server.max_body_bytes,
+        max_batch_bytes=server.max_batch_bytes,
+        max_batch_items=settings.limits.batch_items,
+        body_deadline_s=server.body_deadline_s,
+        metrics_token=server.metrics_token,
+        ticket_s=settings.identity.ticket_s,
+        version=__version__,
+    )
+
+
+def rate_settings(settings: Settings) -> RateSettings:
+    """The rate limits' share of the settings; loopback and trusted proxies are exempt."""
+    limits = settings.limits
+    return RateSettings(
+        requests_per_ip_per_s=limits.requests_per_ip_per_s,
+        requests_per_principal_per_s=limits.requests_per_principal_per_s,
+        handshakes_per_ip_per_s=limits.handshakes_per_ip_per_s,
+        burst_s=limits.burst_s,
+        exempt=("127.0.0.0/8", "::1", *settings.server.trusted_proxies),
+    )
 
 
 def session_settings(settings: Settings) -> SessionSettings:

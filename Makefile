@@ -1,0 +1,61 @@
+# Needs Python 3.11 or newer, make and apt (or the packages that .ci/packages names). `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python -P
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: help run test check format bench lock clean
+.PHONY: test-packages bench-packages
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+run: $(STAMP) ## Start the server on port 8000 with a demo tenant; data under ./data
+	@exec $(BIN)/dualcast serve --dev --data-dir data $(ARGS)
+
+test: check test-packages ## Run `check` and every test; ARGS="-k name" passes options to pytest
+	$(PY) -m pytest $(ARGS)
+
+check: $(STAMP) ## Check format, lint, types and the import rules of the rooms
+	$(BIN)/ruff format --check --no-cache .
+	$(BIN)/ruff check --no-cache .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(STAMP) ## Format the Python files and apply safe lint fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP) bench-packages ## Measure dualcast beside its baselines and print one table
+	$(PY) tests/benchmarks/run.py $(ARGS)
+
+lock: ## Renew the dependency locks from pyproject.toml (needs uv on the PATH)
+	uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --no-header --quiet --output-file .locks/runtime.txt
+	uv pip compile pyproject.toml --upgrade --group dev --universal --python-version 3.11 --generate-hashes \
+	  --no-header --quiet --constraint .locks/runtime.txt --output-file .locks/dev.txt
+
+clean: ## Remove the virtual environment and the caches; ./data stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build
+
+# Hash-checked wheels first, then this work tree on top, built by the locked hatchling.
+$(STAMP): .locks/dev.txt pyproject.toml .ci/python
+	@.ci/packages venv
+	"$$(.ci/python)" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .locks/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+test-packages:
+	@.ci/packages redis chromium
+
+bench-packages:
+	@.ci/packages redis gcc
+	@.ci/packages --optional nchan

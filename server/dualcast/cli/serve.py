@@ -1,0 +1,114 @@
+"""`dualcast serve`: settings from every source, then the composition root."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import rich_click as click
+from msgspec.structs import replace
+
+from dualcast.settings import Key, Settings, load
+
+from .console import CommandFailed, stderr
+from .demo import DEMO, LIFE_S, demo_key, is_loopback
+from .sign import signed
+
+
+@click.command()
+@click.option("--config", type=click.Path(), help="TOML file; DUALCAST_CONFIG.")
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=int, help="[default: 8000]")
+@click.option("--engine", type=click.Choice(["sqlite", "redis", "memory"]), help="Event bus.")
+@click.option("--redis-url", help="Use this Redis (implies --engine redis).")
+@click.option("--data-dir", help="Directory of the embedded engine.  [default: data]")
+@click.option("--ephemeral", is_flag=True, help="Keep nothing: the same as --engine memory.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes on one port; needs Redis.")
+@click.option("--dev", is_flag=True, help="Trying out: demo token and test page. Not for production.")
+def serve(
+    config: str | None,
+    host: str | None,
+    port: int | None,
+    engine: str | None,
+    redis_url: str | None,
+    data_dir: str | None,
+    ephemeral: bool,
+    workers: int | None,
+    dev: bool,
+) -> None:
+    """Start the server."""
+    if ephemeral and (engine not in (None, "memory") or redis_url):
+        raise click.UsageError("--ephemeral keeps nothing: leave --engine and --redis-url out")
+    engine = "memory" if ephemeral else engine or ("redis" if redis_url else None)
+    given: dict[str, object] = {
+        "server.host": host,
+        "server.port": port,
+        "server.workers": workers,
+        "server.dev": dev or None,
+        "bus.engine": engine,
+        "bus.data_dir": data_dir,
+        "redis.url": redis_url,
+    }
+    overrides = {name: value for name, value in given.items() if value is not None}
+    settings = load(config, overrides=overrides).settings
+    if settings.server.dev:
+        settings = with_demo_key(settings)
+        warn(settings)
+    elif not settings.identity.keys and not settings.identity.jwks_url:
+        raise CommandFailed(
+            "no key to check tokens with: set DUALCAST_JWT_SECRET (32 bytes or more), identity.keys or "
+            "identity.jwks_url. To try it out: dualcast serve --dev"
+        )
+    from dualcast.app import run  # the server's libraries are loaded only by the command that needs them
+
+    try:
+        run(settings)
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
+            raise
+        where = f"{settings.server.host}:{settings.server.port}"
+        raise CommandFailed(f"cannot listen on {where}: {error.strerror}") from None
+
+
+def with_demo_key(settings: Settings) -> Settings:
+    """`settings` with the demo key of the data directory behind the configured keys."""
+    identity = settings.identity
+    keys = (*identity.keys, Key(secret=demo_key(settings.bus.data_dir)))
+    return replace(settings, identity=replace(identity, keys=keys))
+
+
+def warn(settings: Settings) -> None:
+    """The warning and the first steps, on standard error."""
+    host = settings.server.host
+    host = "127.0.0.1" if host in ("0.0.0.0", "") else f"[{host}]" if ":" in host else host  # noqa: S104
+    base = f"http://{host}:{settings.server.port}"
+    key = Key(secret=settings.identity.keys[-1].secret)
+    token = signed(DEMO, key, settings.identity, tenant=settings.tenancy.legacy_tenant, life_s=LIFE_S)
+    program = _program()
+    lines = ["DEVELOPMENT MODE: the demo token below opens this server. Never serve real users like this."]
+    if not is_loopback(settings.server.host):
+        lines.append(f"Listening on {settings.server.host}: everybody who reaches this machine can use it.")
+    for line in lines:
+        stderr.print(f" {line} ", style="bold white on red", markup=False)
+    for line in (
+        "",
+        "Demo token (user demo, may publish; the same again: " + f"{program} token --dev):",
+        f"  {token}",
+        f"Page:    {base}/demo#token={token}",
+        f'Listen:  curl -N -H "Authorization: Bearer $({program} token --dev)" {base}/v1/stream',
+        f"Notify:  {program} publish --user demo 'Hello'",
+        "",
+    ):
+        stderr.print(line, markup=False)
+    sys.stderr.flush()
+
+
+def _program() -> str:
+    """How this program was called, as short as it works in this directory."""
+    if shutil.which("dualcast"):
+        return "dualcast"
+    path = Path(sys.argv[0])
+    return os.path.relpath(path) if path.name == "dualcast" else "python -m dualcast"

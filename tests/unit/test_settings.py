@@ -1,0 +1,240 @@
+"""Settings: precedence, units, refusals with suggestions, secrets kept out of every text."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from dualcast.settings import SECRETS, SECTIONS, SHORT, Loaded, Settings, SettingsError, load
+
+SECRET = "s" * 32
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "dualcast.toml"
+    file.write_text(text)
+    return file
+
+
+def refused(environ: dict[str, str] | None = None, config: Path | None = None) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(config, environ=environ or {})
+    return caught.value.reason
+
+
+def test_defaults_are_those_of_the_documentation() -> None:
+    settings = load(environ={}).settings
+    assert settings == Settings()
+    assert settings.engine == "sqlite"
+    assert settings.server.max_body_bytes == settings.limits.max_frame_bytes == 64 * 1024
+    assert settings.limits.channels_per_session == 128
+    assert (settings.limits.connections_per_user, settings.limits.connections_per_ip) == (20, 200)
+    assert (settings.server.header_deadline_s, settings.server.max_header_bytes) == (10, 16 * 1024)
+    assert (settings.bus.history_entries, settings.bus.history_s) == (1_000, 24 * 3600)
+    assert settings.bus.recovery_page_entries == 500
+    assert (settings.delivery.sse_heartbeat_s, settings.delivery.ws_heartbeat_s) == (15, 25)
+    assert (settings.delivery.dead_after_s, settings.delivery.lag_limit_s) == (10, 30)
+    assert settings.server.drain_s == 10
+    assert settings.redis.pool_connections == 8
+    assert not settings.delivery.compression and not settings.server.dev and not settings.identity.keys
+
+
+def test_command_line_beats_environment_beats_file(tmp_path: Path) -> None:
+    file = write(tmp_path, '[server]\nport = 1\nhost = "file"\ndrain_s = 3\n')
+    loaded = load(
+        file,
+        environ={"DUALCAST_SERVER__HOST": "environment", "DUALCAST_PORT": "2"},
+        overrides={"server.port": 3},
+    )
+    assert (loaded.settings.server.port, loaded.settings.server.host) == (3, "environment")
+    assert loaded.settings.server.drain_s == 3
+    assert loaded.sources == {
+        "server.port": "command line",
+        "server.host": "DUALCAST_SERVER__HOST",
+        "server.drain_s": str(file),
+    }
+
+
+def test_the_file_may_be_named_by_the_environment(tmp_path: Path) -> None:
+    file = write(tmp_path, "[delivery]\nlag_limit_s = 5\n")
+    assert load(environ={"DUALCAST_CONFIG": str(file)}).settings.delivery.lag_limit_s == 5
+
+
+def test_a_list_is_comma_separated_or_json() -> None:
+    for text in ("https://a.example, https://b.example", '["https://a.example","https://b.example"]'):
+        assert load(environ={"DUALCAST_ORIGINS": text}).settings.identity.origins == (
+            "https://a.example",
+            "https://b.example",
+        )
+    assert "JSON" in refused({"DUALCAST_ORIGINS": "[https://a.example"})
+    assert "JSON" in refused({"DUALCAST_IDENTITY__KEYS": "secret"})
+
+
+@pytest.mark.parametrize("text", ["true", "1"])
+def test_switches_are_read_from_text(text: str) -> None:
+    assert load(environ={"DUALCAST_SERVER__DEV": text}).settings.server.dev is True
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"DUALCAST_SERVER__PROT": "1"}, "did you mean DUALCAST_SERVER__PORT?"),
+        ({"DUALCAST_JWT_SECRT": "x"}, "did you mean DUALCAST_JWT_SECRET?"),
+        ({"DUALCAST_SERVER__PORT": "many"}, "server.port (DUALCAST_SERVER__PORT): Expected `int`"),
+        ({"DUALCAST_PORT": "70000"}, "server.port (DUALCAST_PORT)"),
+        ({"DUALCAST_ENGINE": "kafka"}, "bus.engine (DUALCAST_ENGINE)"),
+        ({"DUALCAST_BUS__IDEMPOTENCY_S": "30"}, "bus.idempotency_s"),
+        ({"DUALCAST_ENGINE": "redis"}, "redis.url"),
+        ({"DUALCAST_WORKERS": "2"}, "server.workers must be 1"),
+        ({"DUALCAST_REDIS_URL": "http://localhost"}, "redis://"),
+        ({"DUALCAST_IDENTITY__JWKS_URL": "http://keys.example"}, "https://"),
+        ({"DUALCAST_TENANCY__LEGACY_TENANT": "No Good"}, "tenant id"),
+        ({"DUALCAST_IDENTITY__KEYS": '[{"algorithm":"ES256"}]'}, "public_key_file"),
+        ({"DUALCAST_IDENTITY__KEYS": '[{"algorithm":"none"}]'}, "identity.keys"),
+        ({"JWT_SECRET": "short"}, "at least 32 bytes"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(environ: dict[str, str], expected: str) -> None:
+    assert expected in refused(environ)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[srever]\nport = 1\n", "did you mean server?"),
+        ("[limits]\nconnection_per_user = 1\n", "did you mean limits.connections_per_user?"),
+        ("port = 1\n", "no section [port]"),
+        ("[server\n", "is not TOML"),
+    ],
+)
+def test_wrong_files_are_refused(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in refused(config=write(tmp_path, text))
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    assert "No such file" in refused(config=tmp_path / "missing.toml")
+
+
+def test_variables_of_other_programs_are_ignored() -> None:
+    assert load(environ={"HOME": "/", "PORT": "1", "DUALCASTX": "1", "DUALCAST_URL": "u"}) == Loaded(
+        Settings(), {}
+    )
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert load(environ={"DUALCAST_PORT": "", "REDIS_URL": "", "JWT_SECRET": ""}).settings == Settings()
+
+
+@pytest.mark.parametrize(
+    ("environ", "url", "engine"),
+    [
+        ({}, "", "sqlite"),
+        ({"REDIS_URL": "redis://a"}, "redis://a", "redis"),
+        ({"REDIS_URL": "redis://a", "DUALCAST_REDIS_URL": "redis://b"}, "redis://b", "redis"),
+        ({"REDIS_URL": "redis://a", "DUALCAST_ENGINE": "memory"}, "redis://a", "memory"),
+        ({"REDIS_HOST": "h"}, "redis://h:6379/0", "redis"),
+        (
+            {"REDIS_HOST": "h", "REDIS_PORT": "7", "REDIS_DB": "2", "REDIS_PASSWORD": "p@s"},
+            "redis://:p%40s@h:7/2",
+            "redis",
+        ),
+        ({"REDIS_HOST": "h", "REDIS_URL": "redis://a"}, "redis://a", "redis"),
+    ],
+)
+def test_a_redis_address_chooses_the_redis_engine(environ: dict[str, str], url: str, engine: str) -> None:
+    settings = load(environ=environ).settings
+    assert (settings.redis.url, settings.engine) == (url, engine)
+
+
+def test_each_key_name_adds_a_key_in_signing_order() -> None:
+    loaded = load(environ={"JWT_SECRET": "a" * 32, "SECRET_KEY": "b" * 32, "DUALCAST_JWT_SECRET": "c" * 32})
+    assert [key.secret[0] for key in loaded.settings.identity.keys] == ["c", "a", "b"]
+    assert loaded.sources["identity.keys"] == ", ".join(SECRETS)
+
+
+def test_keys_of_file_and_environment_add_up(tmp_path: Path) -> None:
+    file = write(tmp_path, f'[[identity.keys]]\nid = "one"\nsecret = "{SECRET}"\n')
+    keys = load(file, environ={"JWT_SECRET": "j" * 32}).settings.identity.keys
+    assert [key.id for key in keys] == ["", "one"]
+
+
+def test_short_secrets_have_to_be_allowed() -> None:
+    environ = {"JWT_SECRET": "short", "DUALCAST_IDENTITY__ALLOW_SHORT_SECRETS": "true"}
+    assert load(environ=environ).settings.identity.keys[0].secret == "short"
+
+
+def test_no_secret_is_printed() -> None:
+    environ = {"JWT_SECRET": SECRET, "REDIS_URL": "redis://:hidden@host"}
+    settings = load(environ=environ).settings
+    for text in (
+        repr(settings),
+        str(settings),
+        str(settings.identity.keys),
+        str(settings.redis.__rich_repr__()),
+    ):
+        assert SECRET not in text and "hidden" not in text
+    for wrong in ({"JWT_SECRET": "tooshortsecret"}, {"REDIS_URL": "tooshortsecret://"}):
+        assert "tooshortsecret" not in refused(wrong)
+
+
+def test_short_names_point_at_settings() -> None:
+    known = {f"{section}.{name}" for section, type_ in SECTIONS.items() for name in type_.__struct_fields__}
+    assert set(SHORT.values()) <= known
+
+
+def test_every_number_with_a_dimension_names_its_unit() -> None:
+    units = ("_s", "_ms", "_bytes", "_entries")
+    counts = {
+        "port",
+        "workers",
+        "backlog",
+        "pool_connections",
+        "channels_per_session",
+        "connections",
+        "batch_items",
+    }
+    for section, type_ in SECTIONS.items():
+        for name, default in ((name, getattr(type_(), name)) for name in type_.__struct_fields__):
+            if isinstance(default, bool) or not isinstance(default, int | float):
+                continue
+            assert name.endswith(units) or name in counts or "_per_" in name, f"{section}.{name}"
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_setting_is_in_the_table_of_the_documentation_with_its_default() -> None:
+    text = (ROOT / "docs/operations.md").read_text()
+    found = re.findall(r"^\| `(\w+\.\w+)` \| ([^|]*?) \|", text, re.MULTILINE)
+    rows = {name: cell.strip("`") for name, cell in found}
+
+    def shown(value: object) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, tuple):
+            return ", ".join(value)
+        return f"{value:g}" if isinstance(value, float) else "" if value is None else str(value)
+
+    assert rows == {
+        f"{section}.{name}": shown(getattr(type_(), name))
+        for section, type_ in SECTIONS.items()
+        for name in type_.__struct_fields__
+    }
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    read: set[str] = set()
+    for file in (ROOT / "server/dualcast").rglob("*.py"):
+        if file.name in ("app.py", "mapping.py") or file.parent.name == "cli":
+            tree = ast.parse(file.read_text())
+            read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    unused = {
+        f"{section}.{name}"
+        for section, type_ in SECTIONS.items()
+        for name in type_.__struct_fields__
+        if name not in read
+    }
+    assert not unused - {"bus.engine"}
