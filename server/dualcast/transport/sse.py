@@ -17,12 +17,14 @@ _HEARTBEAT = chunk(HEARTBEAT_COMMENT)
 
 
 class SseSession(Session):
-    """Writes a comment after `heartbeat_sse_s` without traffic; a full stop of the peer shows as a full write buffer."""
+    """Writes a comment after `heartbeat_sse_s` without traffic; a full stop of the peer shows as a full write
+    buffer."""
 
     __slots__ = ()
 
     def data_received(self, data: bytes) -> None:
-        # A client has nothing to say on a stream; a pipelined request would wait for its end, so it is not answered.
+        # A client has nothing to say on a stream; a pipelined request would wait for its end, so it is not
+        # answered.
         return
 
     def farewell(self, code: Close, retry_ms: int) -> None:
@@ -43,7 +45,8 @@ class SseSession(Session):
         if self.silent_ticks * settings.sweep_s < settings.heartbeat_sse_s:
             return
         self.silent_ticks = 0
-        # A quiet stream is kept current: with an up-to-date id a late reconnect finds no hole that is not one.
+        # A quiet stream is kept current: with an up-to-date id a late reconnect finds no hole that is not
+        # one.
         cursor = self.cursor
         position = self.dialect.position(cursor) if cursor and self.live else None
         self.transport.write(self.encoding.wrap(position) if position else _HEARTBEAT)

@@ -33,7 +33,16 @@ class Receiver(Protocol):
 class WebSocketSession(Session):
     """Pings carry the session's cursor: the pong shows what the peer's stack has read (design: receipts)."""
 
-    __slots__ = ("can_ping", "commands", "inbound", "max_frame_bytes", "pending", "receiver", "said_close", "unanswered_ticks")
+    __slots__ = (
+        "can_ping",
+        "commands",
+        "inbound",
+        "max_frame_bytes",
+        "pending",
+        "receiver",
+        "said_close",
+        "unanswered_ticks",
+    )
 
     def __init__(
         self,
@@ -58,7 +67,8 @@ class WebSocketSession(Session):
         self.pending: list[Any] | None = None
         """Commands waiting for one that is under way; None: nothing is."""
 
-    # ── out ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── out
+    # ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def welcomed(self) -> None:
         """The first ping goes right behind `welcome`, so that the first receipt comes at once."""
@@ -67,8 +77,7 @@ class WebSocketSession(Session):
     def ping(self) -> None:
         """Asks for a receipt of everything written so far."""
         if self.can_ping and not self.closed:
-            if self.unanswered_ticks < 0:
-                self.unanswered_ticks = 0
+            self.unanswered_ticks = max(self.unanswered_ticks, 0)
             self.transport.write(frames.ping((self.cursor or "").encode()))
 
     def farewell(self, code: Close, retry_ms: int) -> None:
@@ -78,12 +87,14 @@ class WebSocketSession(Session):
         self.said_close = True
 
     def hang_up(self) -> None:
-        """Waits for the peer's close frame (RFC 6455 section 7.1.1); the sweep aborts when it does not come."""
+        """Waits for the peer's close frame (RFC 6455 section 7.1.1); the sweep aborts when it does not
+        come."""
         if self.inbound is inbound.CLOSED:
             self._end_of_input()
 
     def _end_of_input(self) -> None:
-        # Half-close: our close frame is read even if the peer is still sending, which a full close would answer with RST.
+        # Half-close: our close frame is read even if the peer is still sending, which a full close would
+        # answer with RST.
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
@@ -103,7 +114,8 @@ class WebSocketSession(Session):
             self.silent_ticks = 0
             self.ping()
 
-    # ── in ───────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── in
+    # ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def data_received(self, data: bytes) -> None:
         self.unanswered_ticks = -1
