@@ -1,7 +1,7 @@
 """Plain integers the delivery path increments; `metrics.py` turns them into Prometheus families when scraped.
 
-One event loop owns them, so there is no lock. Labels are (tenant, transport) and bounded: tenants beyond the bound share
-the label `_other`.
+One event loop owns them, so there is no lock. Labels are (tenant, transport) and bounded: tenants beyond the
+bound share the label `_other`.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class DeliveryCounters:
     __slots__ = (
         "bytes",
         "closed",
-        "connections",
         "conflated",
+        "connections",
         "delivered",
         "ephemeral_skipped",
         "fell_behind",

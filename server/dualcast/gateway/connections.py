@@ -1,0 +1,143 @@
+"""`/v1/connections` and `/v1/revocations`: who is connected, and who shall not be any longer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import unquote
+
+from litestar import delete, get, put
+from litestar.params import FromPath, JSONBody, QueryParameter
+from msgspec import Meta, Struct
+
+from dualcast.model.channel import check_id
+from dualcast.model.codes import Close
+from dualcast.model.errors import BadRequest, Forbidden
+from dualcast.model.principal import ADMIN, Principal
+from dualcast.publishing.payload import check_token
+
+from .authentication import ROLE
+from .commands import CloseCommand, send_close
+from .services import Caller, ConnectionInfo, Injected, Services
+
+Filter = Annotated[str, QueryParameter(max_length=256)]
+_ADMIN = {ROLE: ADMIN}
+
+
+class ConnectionPage(Struct, frozen=True):
+    """Connections of this node by id; ask again with `after=next` until `next` is empty."""
+
+    connections: list[ConnectionInfo]
+    next: str
+
+
+class Closing(Struct, frozen=True):
+    """The command is written; every node acts on it within a second."""
+
+    closing: bool = True
+    revoked: bool = False
+    """Whether the tokens behind the connections were revoked as well."""
+
+
+class RevocationBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is revoked: one token, or every token of a user issued until now (or before `issued_before`)."""
+
+    token_id: Annotated[str, Meta(max_length=256)] = ""
+    """Claim `jti`; a token without one is named by the first 16 hex digits of its SHA-256."""
+    user: Annotated[str, Meta(max_length=256)] = ""
+    expires_at: Annotated[int, Meta(ge=1)] | None = None
+    """Of the token, Unix seconds: how long the revocation has to be remembered."""
+    issued_before: Annotated[int, Meta(ge=1)] | None = None
+
+
+@get("/v1/connections", summary="List live connections", tags=["connections"], operation_id="ListConnections")
+async def list_connections(
+    services: Injected,
+    caller: Caller,
+    user: Filter = "",
+    after: Filter = "",
+    limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
+) -> ConnectionPage:
+    """The connections this node holds in the caller's tenant. Users see their own, admins everybody's."""
+    if not caller.is_admin:
+        if user not in ("", caller.sub):
+            raise Forbidden("only an admin sees other users' connections", code="admin-only")
+        user = caller.sub
+    found = services.directory.list(caller.tenant, user or None, after, limit)
+    return ConnectionPage(found, found[-1].id if len(found) == limit else "")
+
+
+@delete(
+    "/v1/connections/{connection:str}",
+    opt=_ADMIN,
+    status_code=202,
+    summary="Close one connection",
+    tags=["connections"],
+    operation_id="CloseConnection",
+)
+async def close_connection(services: Injected, caller: Caller, connection: FromPath[str]) -> Closing:
+    """Closes a connection of the caller's tenant on whichever node it is. Unknown ids are accepted: it may
+    just have ended.
+    """
+    ident = check_token(unquote(connection), "connection", "bad-id")
+    await send_close(services.state, CloseCommand(tenant=caller.tenant, connection=ident, code=Close.REVOKED))
+    return Closing()
+
+
+@delete(
+    "/v1/connections",
+    opt=_ADMIN,
+    status_code=202,
+    summary="Close a user's or a token's connections",
+    tags=["connections"],
+    operation_id="CloseConnections",
+)
+async def close_connections(
+    services: Injected,
+    caller: Caller,
+    user: Filter = "",
+    token_id: Filter = "",
+    revoke: Annotated[bool, QueryParameter(description="Revoke the tokens, too")] = True,
+) -> Closing:
+    """Closes by user or token id, and revokes the tokens unless `revoke=false`: without that a client just
+    comes back.
+    """
+    await _revoke(services, caller, RevocationBody(token_id=token_id, user=user), revoke=revoke)
+    return Closing(revoked=revoke)
+
+
+@put(
+    "/v1/revocations",
+    opt=_ADMIN,
+    status_code=202,
+    summary="Revoke a token or a user",
+    tags=["connections"],
+    operation_id="Revoke",
+)
+async def revoke(services: Injected, caller: Caller, data: JSONBody[RevocationBody]) -> Closing:
+    """From now on the token, or every token of the user issued before, is refused everywhere and its
+    connections end.
+    """
+    await _revoke(services, caller, data, revoke=True)
+    return Closing(revoked=True)
+
+
+async def _revoke(services: Services, caller: Principal, body: RevocationBody, *, revoke: bool) -> None:
+    if bool(body.token_id) == bool(body.user):
+        raise BadRequest("name exactly one of user and token_id", code="bad-target")
+    check_id(body.token_id or body.user)
+    if revoke:
+        # Before the connections are closed, so that none of them gets in again.
+        if body.token_id:
+            await services.revocations.revoke_token(caller.tenant, body.token_id, expires_at=body.expires_at)
+        else:
+            await services.revocations.revoke_user(caller.tenant, body.user, issued_before=body.issued_before)
+    if body.issued_before is None:
+        await send_close(
+            services.state,
+            CloseCommand(
+                tenant=caller.tenant,
+                user=body.user,
+                token_id=body.token_id,
+                code=Close.REVOKED if revoke else Close.TRY_LATER,
+            ),
+        )

@@ -1,0 +1,114 @@
+"""What is done to every HTTP request before Litestar sees it: CORS, rate per address, compressed bodies,
+HEAD, raw channel names.
+
+Plain ASGI around `Litestar.asgi_handler`, so that it also covers 404 and 405, which Litestar's middleware
+does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from litestar.types import ASGIApp, Message, Receive, Send
+from litestar.types import Scope as TypedScope
+
+from dualcast.model.errors import DualcastError
+
+from .authentication import client_address
+from .body import Scope, header, refuse_encoding
+from .problems import send_problem
+from .services import Services
+
+STREAMS = frozenset({"/v1/stream", "/v1/socket"})
+"""Paths that count their handshakes themselves: an `EventSource` never comes back after a 429."""
+UNLIMITED = STREAMS | {"/healthz", "/readyz", "/metrics"}
+_CHANNELS = "/v1/channels/"
+_ALLOW_HEADERS = b"Authorization, Content-Type, Idempotency-Key, Last-Event-ID"
+_ALLOW_METHODS = b"GET, POST, PUT, DELETE"
+_EXPOSE = b"Retry-After, Deprecation, Sunset, Link"
+_VARY = (b"vary", b"Origin")
+
+
+class Edge:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, services: Services, direct: Mapping[str, ASGIApp] | None = None) -> None:
+        """`direct`: path → handler that is called without going through Litestar's router. They are
+        registered there as well (and documented from there); its routing and guards cost as much as the
+        publish.
+        """
+        self._app = app
+        self._services = services
+        self._direct = direct or {}
+
+    async def __call__(self, typed_scope: TypedScope, receive: Receive, send: Send) -> None:
+        scope = cast(Scope, typed_scope)
+        if scope["type"] != "http":
+            await self._app(typed_scope, receive, send)
+            return
+        origin = header(scope, b"origin")
+        if origin:
+            allowed = self._services.origin_allowed(origin)
+            if scope["method"] == "OPTIONS" and header(scope, b"access-control-request-method"):
+                await _preflight(send, origin, allowed)
+                return
+            send = _with_cors(send, origin, allowed)
+        try:
+            path = scope["path"]
+            if path not in UNLIMITED:
+                self._services.limits.request(client_address(scope))
+            refuse_encoding(scope)
+        except DualcastError as error:
+            await send_problem(send, error)
+            return
+        direct = self._direct.get(path)
+        if direct is None:
+            await self._app(cast(TypedScope, _adapted(scope, path)), receive, send)
+        else:
+            await direct(typed_scope, receive, send)
+
+
+def _adapted(scope: Scope, path: str) -> Scope:
+    """The scope with the path of a channel route left percent-encoded (ids may hold `/`), and HEAD made
+    GET.
+    """
+    changes: dict[str, Any] = {}
+    if path.startswith(_CHANNELS):
+        raw = scope.get("raw_path") or b""
+        if raw.startswith(_CHANNELS.encode()) and raw.isascii():
+            changes["path"] = raw.decode().partition("?")[0]
+    if scope["method"] == "HEAD" and path not in STREAMS:
+        # The server leaves the body out: it judges by its own scope, which this copy does not touch.
+        changes["method"] = "GET"
+    return {**scope, **changes} if changes else scope
+
+
+async def _preflight(send: Send, origin: str, allowed: bool) -> None:
+    headers = [_VARY]
+    if allowed:
+        headers += [
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-allow-methods", _ALLOW_METHODS),
+            (b"access-control-allow-headers", _ALLOW_HEADERS),
+            (b"access-control-allow-credentials", b"true"),
+            (b"access-control-max-age", b"600"),
+        ]
+    await send({"type": "http.response.start", "status": 204, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _with_cors(send: Send, origin: str, allowed: bool) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = [*message["headers"], _VARY]
+            if allowed:
+                headers += [
+                    (b"access-control-allow-origin", origin.encode("latin-1")),
+                    (b"access-control-allow-credentials", b"true"),
+                    (b"access-control-expose-headers", _EXPOSE),
+                ]
+            message["headers"] = headers
+        await send(message)
+
+    return sending

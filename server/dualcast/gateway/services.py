@@ -1,0 +1,150 @@
+"""Everything handlers need, put together once by the composition root. Ports that other rooms fill are
+Protocols here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from litestar.di import NamedDependency
+from litestar.params import SkipValidation
+from msgspec import Struct
+
+from dualcast.bus.port import EventBus
+from dualcast.identity.authenticator import Authenticated
+from dualcast.identity.credentials import Kind
+from dualcast.identity.tickets import Transport
+from dualcast.model.principal import Principal
+from dualcast.publishing.service import Publisher
+from dualcast.state.port import StateStore
+from dualcast.telemetry.counters import Counters
+from dualcast.tenancy.grants import Grants
+
+from .limits import RateLimits
+
+
+class GatewaySettings(Struct, frozen=True):
+    """Bounds of the HTTP edge."""
+
+    max_body_bytes: int = 65_536
+    max_batch_bytes: int = 4 * 1024 * 1024
+    max_batch_items: int = 1000
+    body_deadline_s: float = 10.0
+    """From the end of the request header to the end of the body."""
+    metrics_token: str = ""
+    """Bearer token that `/metrics` asks for; "": none."""
+    ticket_s: float = 30.0
+    """Told to clients with a ticket; the same as `identity.tickets.TicketSettings.life_s`."""
+    probe_cache_s: float = 0.25
+    """Readiness probes within this time share one probe of the bus, so that polling cannot load it."""
+    version: str = "0.1.0"
+
+    def __repr__(self) -> str:
+        return f"GatewaySettings(max_body_bytes={self.max_body_bytes})"
+
+
+class ConnectionInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One live connection, as `GET /v1/connections` lists it."""
+
+    id: str
+    user: str
+    transport: str
+    """`sse` or `ws`."""
+    dialect: str
+    channels: tuple[str, ...]
+    connected_at: str
+    """RFC 3339, UTC."""
+    token_id: str = ""
+    device: str = ""
+    instance: str = ""
+    cursor: str = ""
+    live: bool = True
+    """False: it is behind and catching up."""
+    node: str = ""
+
+
+class ConnectionDirectory(Protocol):
+    """The live connections of this node."""
+
+    def list(
+        self, tenant: str, user: str | None = None, after: str = "", limit: int = 100
+    ) -> list[ConnectionInfo]:
+        """In order of connection id, ids > `after` only."""
+        ...
+
+
+class Authenticator(Protocol):
+    """Request → caller; `identity.authenticator.Authenticator` is one."""
+
+    def try_cached(
+        self, scope: MutableMapping[str, Any], *, kind: Kind, native: bool
+    ) -> Authenticated | None:
+        """Without waiting; None: it has to be awaited."""
+        ...
+
+    async def authenticate(
+        self, scope: MutableMapping[str, Any], *, kind: Kind, native: bool
+    ) -> Authenticated:
+        """Raises Unauthorized, TokenExpired, Forbidden (Origin), BadRequest, BusUnavailable."""
+        ...
+
+
+class Access(Protocol):
+    """Who may read a channel; fails closed."""
+
+    async def may_subscribe(self, principal: Principal, channel: str) -> bool: ...
+
+
+class TicketOffice(Protocol):
+    """Connect tickets; `identity.tickets.Tickets` is one."""
+
+    async def issue(self, principal: Principal, transport: Transport) -> str: ...
+
+
+class Revocation(Protocol):
+    """Revoked tokens and users; `identity.revocation.Revocations` is one."""
+
+    async def revoke_token(self, tenant: str, token_id: str, *, expires_at: int | None = None) -> None: ...
+
+    async def revoke_user(self, tenant: str, sub: str, *, issued_before: int | None = None) -> int: ...
+
+    async def changed(self, key: str) -> None:
+        """The stored record of `key` is another one, or gone."""
+        ...
+
+
+def _never() -> bool:
+    return False
+
+
+def _no_origin(origin: str) -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What the composition root hands to every handler."""
+
+    bus: EventBus
+    publisher: Publisher
+    authenticator: Authenticator
+    tickets: TicketOffice
+    access: Access
+    grants: Grants
+    state: StateStore
+    revocations: Revocation
+    counters: Counters
+    directory: ConnectionDirectory
+    metrics: Callable[[], bytes]
+    """The Prometheus text of this node."""
+    limits: RateLimits = field(default_factory=RateLimits)
+    settings: GatewaySettings = field(default_factory=GatewaySettings)
+    origin_allowed: Callable[[str], bool] = _no_origin
+    """Whether pages of an Origin may read answers (CORS). Default: deny."""
+    draining: Callable[[], bool] = _never
+
+
+Injected = NamedDependency[SkipValidation[Services]]
+Caller = NamedDependency[SkipValidation[Principal]]

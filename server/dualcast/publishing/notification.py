@@ -1,0 +1,95 @@
+"""The canonical notification: one shape from which every dialect encodes (contract section 8, "One
+notification, three shapes").
+
+A publication of event type `notification` has, as `data`, the JSON of `Notification`, written by this module
+only: `POST /v1/publish` refuses that event type, so a dialect may rely on the shape. Key order is stable.
+Which dialect takes what:
+
+| key | notifications | rooms | topics |
+|---|---|---|---|
+| id | id | id | id |
+| title | title | title | title |
+| content | content | message | content |
+| type (the kind, default `system`) | type | category | |
+| level | | notification_type, type | level |
+| priority | | priority | |
+| link | link | action_url | |
+| source | source | | |
+| data | | action_data | data |
+| status | status | | |
+| created_at | created_at | created_at | timestamp |
+| expires_at | | expires_at | |
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from time import gmtime, strftime
+
+import msgspec
+from msgspec import Raw, Struct
+
+from .payload import NOTIFICATION
+from .requests import Level, NotificationRequest, Priority
+
+__all__ = ["NOTIFICATION", "Notification", "encode_notification", "utc_text"]
+
+
+class Notification(Struct, frozen=True, kw_only=True):
+    """What a person should see. `content`, `link`, `source` and `expires_at` may be null, everything else is
+    never empty.
+    """
+
+    id: str
+    """Equal to the publication id."""
+    type: str
+    """The kind: `system`, `analysis`, `alert` …"""
+    title: str
+    content: str | None
+    link: str | None
+    level: Level
+    source: str | None
+    priority: Priority
+    status: str = "unread"
+    created_at: str
+    """`2026-01-31T12:00:00.000000Z`"""
+    expires_at: str | None
+    data: Raw
+    """A JSON object of the publisher's own, `{}` when absent."""
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_notification(
+    request: NotificationRequest, data: bytes, *, ident: str, time_ms: int, expires_ms: int
+) -> bytes:
+    """The publication data of a checked request. `data`: its minified `data`; times in Unix milliseconds, 0:
+    never.
+    """
+    return _encode(
+        Notification(
+            id=ident,
+            type=request.type,
+            title=request.title,
+            content=request.content,
+            link=request.link,
+            level=request.level,
+            source=request.source,
+            priority=request.priority,
+            created_at=utc_text(time_ms),
+            expires_at=utc_text(expires_ms) if expires_ms else None,
+            data=Raw(data),
+        )
+    )
+
+
+def utc_text(time_ms: int) -> str:
+    """Unix milliseconds as the contract's time text (section 1.5)."""
+    seconds, ms = divmod(time_ms, 1000)
+    return f"{_second_text(seconds)}.{ms:03d}000Z"
+
+
+@lru_cache(256)
+def _second_text(seconds: int) -> str:
+    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(seconds))
