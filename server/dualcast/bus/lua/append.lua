@@ -1,0 +1,123 @@
+-- Appends many publications of one tenant in order, each atomically: idempotency, quota, offset, history, live publish.
+--
+-- ARGV[1]: msgpack [seen_epoch, seen, fresh, now_ms, remember_s, entries, seconds, heads, rate, burst, items], an item being
+-- [channels (name or list of names), key ('' : do not remember), fingerprint, id, size of body, ephemeral].
+-- ARGV[2]: the bodies, joined (cmsgpack knows no binary type).
+-- `rate` 0: no quota. `fresh` is unique per call: a repeated call recognises by it what its first try has done.
+-- Reply: [epoch, top, base, result per item]; a result is the offset (0: ephemeral), or a list:
+-- [1, epoch, offset, id, fingerprint, own] remembered · [2, wait_us] over quota.
+local call = redis.call
+local seen_epoch, seen, fresh, now, remember_s, entries, seconds, max_heads, rate, burst, items = unpack(cmsgpack.unpack(ARGV[1]))
+local bodies, at = ARGV[2], 1
+local epoch, top, base, floor = enter(seen_epoch, seen, fresh)
+local IDS, LIVE, TAT = PREFIX .. 'i', PREFIX .. 'p:', PREFIX .. 'q'
+local out = {epoch, 0, base}
+local mine = {}
+local start = top
+local none = text(floor)
+
+-- First write of the call: out of memory or a failing disk stop it here, before anything happened.
+call('HSET', META, 'o', text(top + #items))
+
+local clock, tat, interval, changed
+if rate > 0 then
+  local t = call('TIME')
+  clock = t[1] * 1000000 + t[2]
+  tat = math.max(tonumber(call('GET', TAT) or '0'), clock)
+  interval = 1000000 / rate
+end
+
+-- Takes one from the quota; nil, or the microseconds to wait.
+local function refused()
+  local wait = tat + interval - clock - interval * math.max(1, burst)
+  if wait > 1 then return math.ceil(wait) end
+  tat = tat + interval
+  changed = true
+end
+
+local function recall(key, value)
+  local token, when, offset, size, rest = string.match(value, '^(%w+) (%w+) (%d+) (%d+) ()')
+  local print = string.sub(value, rest, rest + size - 1)
+  local own = token == fresh and not mine[key]
+  mine[key] = true
+  return {1, when, tonumber(offset), string.sub(value, rest + size), print, own and 1 or 0}
+end
+
+for i = 1, #items do
+  local channels, key, print, id, size, ephemeral = unpack(items[i])
+  local from = at
+  at = at + size
+  local offset = ephemeral and 0 or top + 1
+  local number = text(offset)
+  local result
+  if key ~= '' then
+    local name = IDS .. key
+    local value = fresh .. ' ' .. epoch .. ' ' .. number .. ' ' .. #print .. ' ' .. print .. id
+    if rate > 0 then
+      local known = call('GET', name)
+      if known then
+        result = recall(key, known)
+      else
+        local wait = refused()
+        if wait then
+          result = {2, wait}
+        else
+          call('SET', name, value, 'EX', remember_s)
+          mine[key] = true
+        end
+      end
+    elseif call('SET', name, value, 'NX', 'EX', remember_s) then
+      mine[key] = true
+    else
+      result = recall(key, call('GET', name))
+    end
+  elseif rate > 0 then
+    local wait = refused()
+    if wait then result = {2, wait} end
+  end
+
+  if not result then
+    local body = string.sub(bodies, from, at - 1)
+    if type(channels) == 'string' then channels = {channels} end
+    local header = epoch .. ' ' .. number .. ' '
+    if ephemeral then
+      for c = 1, #channels do
+        call('PUBLISH', LIVE .. channels[c], header .. '0 ' .. now .. ' ' .. body)
+      end
+    else
+      top = offset
+      local entry_id = number .. '-0'
+      local tail = ' ' .. now .. ' ' .. body
+      for c = 1, #channels do
+        local name = channels[c]
+        local stream = STREAM .. name
+        local value = (call('ZSCORE', HEADS, name) or none) .. tail
+        local done = redis.pcall('XADD', stream, 'MAXLEN', entries, entry_id, 'e', value)
+        if type(done) == 'table' and done.err then
+          -- A stream ahead of the counter belongs to a log that is lost.
+          call('DEL', stream)
+          call('XADD', stream, entry_id, 'e', value)
+        end
+        call('EXPIRE', stream, seconds)
+        call('ZADD', HEADS, number, name)
+        call('PUBLISH', LIVE .. name, header .. value)
+      end
+    end
+    result = offset
+  end
+  out[i + 3] = result
+end
+
+if top ~= start + #items then call('HSET', META, 'o', text(top)) end
+if changed then call('SET', TAT, text(tat), 'PX', math.ceil((tat - clock) / 1000) + 1000) end
+if math.floor(start / 1024) ~= math.floor(top / 1024) then
+  local excess = call('ZCARD', HEADS) - max_heads
+  if excess > 0 then
+    excess = excess + math.floor(max_heads / 10)
+    local last = call('ZRANGE', HEADS, excess - 1, excess - 1, 'WITHSCORES')
+    call('HSET', META, 'f', text(math.max(floor, tonumber(last[2] or '0'))))
+    call('ZREMRANGEBYRANK', HEADS, 0, excess - 1)
+  end
+end
+out[2] = top
+return out

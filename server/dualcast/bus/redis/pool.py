@@ -1,0 +1,45 @@
+"""The redis-py client a node shares for everything that is not the bus's own pipelines: state store, doctor,
+tools.
+"""
+
+from __future__ import annotations
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from .options import RedisSettings
+
+
+class RedisPool:
+    """A bounded, blocking pool of at most `pool_connections`, opened on demand.
+
+    `client` is a plain `redis.asyncio.Redis` with bytes replies (RESP2), without retries (repeating a write
+    is the caller's decision) and with bounded times. It raises redis-py's errors: turn them into
+    BusUnavailable.
+    """
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self._pool = BlockingConnectionPool.from_url(
+            settings.url,
+            max_connections=settings.pool_connections,
+            timeout=settings.pool_wait_s,
+            socket_timeout=settings.command_s,
+            socket_connect_timeout=settings.connect_s,
+            retry=Retry(NoBackoff(), 0),
+            retry_on_error=[],
+            protocol=2,
+            client_name="dualcast-pool",
+        )
+        self.client: Redis = Redis(connection_pool=self._pool)
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open now."""
+        known = [*self._pool._available_connections, *self._pool._in_use_connections]
+        return sum(connection.is_connected for connection in known)
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self.client.aclose()
+        await self._pool.disconnect()

@@ -1,0 +1,66 @@
+"""Nodes for tests of the redis engine: a started bus with its recorder, and quick settings."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from dualcast.bus.port import Retention
+from dualcast.bus.redis.engine import RedisBus
+from dualcast.bus.redis.options import RedisSettings
+from support.bus_engines import Recorder
+
+QUIET = 3600.0
+"""A probe interval that never comes in a test: what is found is then not found by the probe."""
+
+
+def settings(url: str, **fields: Any) -> RedisSettings:
+    fields = {
+        "command_s": 1.0,
+        "connect_s": 0.5,
+        "echo_s": 0.5,
+        "probe_every_s": QUIET,
+        "fresh_s": 0.0,
+        **fields,
+    }
+    return RedisSettings(url=url, **fields)
+
+
+class Node:
+    def __init__(self, bus: RedisBus, recorder: Recorder) -> None:
+        self.bus = bus
+        self.recorder = recorder
+
+    def ids(self, tenant: str, channel: str | None = None) -> list[str]:
+        """Ids of the entries fed so far."""
+        return [entry.publication.id for entry in self.recorder.of(tenant, channel)]
+
+    def offsets(self, tenant: str) -> list[int]:
+        return [entry.offset for entry in self.recorder.of(tenant)]
+
+    async def fed(self, tenant: str, ids: list[str]) -> None:
+        """Waits until at least as many entries as `ids` were fed, and asserts that they are these, in this
+        order.
+        """
+        await self.recorder.until(lambda: len(self.recorder.of(tenant)) >= len(ids))
+        assert self.ids(tenant) == ids
+
+    @property
+    def statuses(self) -> list[bool]:
+        return [call[1] for call in self.recorder.calls if call[0] == "status"]
+
+    async def status(self, available: bool) -> None:
+        """Waits until the last status is `available`."""
+        await self.recorder.until(lambda: (self.statuses or [True])[-1] is available)
+
+
+@asynccontextmanager
+async def node(url: str, retention: Retention | None = None, **fields: Any) -> AsyncIterator[Node]:
+    bus = RedisBus(settings(url, **fields), retention)
+    recorder = Recorder()
+    await bus.start(recorder)
+    try:
+        yield Node(bus, recorder)
+    finally:
+        await bus.close()
