@@ -33,6 +33,7 @@ class Client:
     got_channel: set[tuple[str, str]] = field(default_factory=set)
     joined: dict[str, int] = field(default_factory=dict)
     forgiven: list[tuple[str, int, int]] = field(default_factory=list)
+    lossy: dict[str, int] = field(default_factory=dict)
     last_offset: int = 0
     on_connection: set[str] = field(default_factory=set)
 
@@ -53,6 +54,9 @@ class Client:
                 channel, after, cursor = rest[0], int(rest[1]), rest[4]
                 through = int(cursor.split("-")[1])
                 oldest = int(rest[2])
+                if rest[3] == "epoch":
+                    # The log was restored: whatever it lost after `after` may be missing.
+                    self.lossy[channel] = min(after, self.lossy.get(channel, after))
                 self.forgiven.append((channel, after, max(oldest - 1, 0) if oldest else max(through, after)))
                 if rest[3] != "trimmed":
                     self.cursor = cursor
@@ -95,6 +99,7 @@ class World:
             client.joined = {}
             client.got.clear()
             client.forgiven.clear()
+            client.lossy.clear()
         else:
             client.joined = {name: client.joined.get(name, max(position, self.bus.top)) for name in channels}
         client.session, client.transport = open_session(
@@ -150,7 +155,7 @@ class World:
                     continue
                 excused = any(
                     name in due and after < offset <= through for name, after, through in client.forgiven
-                )
+                ) or (ident in self.bus.lost and any(client.lossy.get(name, offset) < offset for name in due))
                 assert excused, f"{ident} at {offset} on {due} is missing: {client}"
 
 

@@ -1,5 +1,6 @@
-"""An event bus whose every delay is under the test's control: live entries come when `pump` says so, watches are confirmed when
-`confirm` says so, reads take as many loop turns as asked, and the log can lose its tail (a new epoch)."""
+"""An event bus whose every delay is under the test's control: live entries come when `pump` says so, watches
+are confirmed when `confirm` says so, reads take as many loop turns as asked, and the log can lose its tail (a
+new epoch)."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ class ModelBus:
     def epoch(self) -> str:
         return f"e{self.epoch_number}"
 
-    # ── what the test does ───────────────────────────────────────────────────────────────────────────────────────
+    # ── what the test does ──
 
     def publish(self, ident: str, channels: Sequence[str], audience: Audience | None = None) -> int:
         self.top += 1
@@ -57,7 +58,8 @@ class ModelBus:
         return self.top
 
     def pump(self, batches: int = 1_000_000, *, split: bool = False) -> None:
-        """Hands the next publications to the follower as one batch; `split`: the last one only up to its first channel."""
+        """Hands the next publications to the follower as one batch; `split`: the last one only up to its
+        first channel."""
         assert self.follower is not None
         batch: list[Entry] = []
         complete = 0
@@ -85,8 +87,9 @@ class ModelBus:
             self.follower.watched(TENANT, channel, self.epoch, self.top)
 
     def lose_tail(self, count: int) -> None:
-        """The newest `count` publications vanish, as after a kill -9 of a log that was not flushed. What this node saw live is known
-        to it (fencing), so the new epoch goes on above it. Everything still on its way is lost too."""
+        """The newest `count` publications vanish, as after a kill -9 of a log that was not flushed. What this
+        node saw live is known to it (fencing), so the new epoch goes on above it. Everything still on its way
+        is lost too."""
         assert self.follower is not None
         for ring in self.history.values():
             for _ in range(min(count, len(ring))):
@@ -96,7 +99,7 @@ class ModelBus:
         self.epoch_number += 1
         self.follower.epoch(TENANT, self.epoch, self.top)
 
-    # ── EventBus ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── EventBus ──
 
     def watch(self, tenant: str, channel: str) -> None:
         self.asked.append(channel)
@@ -110,7 +113,12 @@ class ModelBus:
         if self.away:
             raise BusUnavailable("away")
         offsets = sorted(
-            {entry.offset for channel in channels for entry in self.history.get(channel, ()) if entry.offset > after}
+            {
+                entry.offset
+                for channel in channels
+                for entry in self.history.get(channel, ())
+                if entry.offset > after
+            }
         )
         bound = offsets[limit - 1] if len(offsets) > limit else self.top
         entries = sorted(

@@ -150,8 +150,8 @@ def _socket_event(text: str | bytes) -> Event:
 
 
 def _query(channels: Sequence[str], cursor: str = "") -> str:
-    """The query with its `?`. Commas separate channels, so those inside an id are encoded."""
-    parts = ["channels=" + ",".join(quote(name, safe=":") for name in channels)] if channels else []
+    """The query with its `?`. One `channel` each, so that an id may hold a comma."""
+    parts = ["channel=" + quote(name, safe=":") for name in channels]
     parts += ["cursor=" + quote(cursor)] if cursor else []
     return "?" + "&".join(parts) if parts else ""
 

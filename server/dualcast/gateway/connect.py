@@ -31,6 +31,8 @@ Scope = MutableMapping[str, Any]
 
 UNKNOWN_EPOCH = "0"
 """Stands for the epoch of a cursor that cannot be read: no log has it, so it ends in a `gap`."""
+CURSORS = frozenset({"cursor", "last_event_id"})
+"""Parameters whose value may be anything: what is no cursor is an unknown one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,34 +76,37 @@ class Request:
         return self.authenticated.principal
 
 
-def query(scope: Scope) -> dict[str, str]:
-    """The raw (still encoded) query parameters by name; the last one wins where the name stands twice."""
-    found: dict[str, str] = {}
+def query(scope: Scope) -> dict[str, list[str]]:
+    """The decoded query parameters by name, in their order. Raises BadChannel (`bad-utf8`)."""
+    found: dict[str, list[str]] = {}
     for part in scope["query_string"].decode("latin-1").split("&"):
         name, _, value = part.partition("=")
         if name:
-            found[name] = value
+            found.setdefault(name, []).append(_decoded(value, lenient=name in CURSORS))
     return found
 
 
-def requested_channels(principal: Principal, raw: str) -> list[str]:
-    """Own user channel, `all`, and those of a comma-separated, percent-encoded list. Raises BadChannel."""
+def requested_channels(principal: Principal, parameters: dict[str, list[str]]) -> list[str]:
+    """Own user channel, `all`, those of the comma-separated `channels` and each `channel` (whose id may hold
+    a comma). Both may
+    stand more than once. Raises BadChannel.
+    """
     names = dict.fromkeys((user_channel(principal.sub), ALL))
-    for part in raw.split(","):
-        if part:
-            names[check_channel(_decoded(part))] = None
+    for listed in parameters.get("channels", ()):
+        names.update((check_channel(part), None) for part in listed.split(",") if part)
+    names.update((check_channel(name), None) for name in parameters.get("channel", ()))
     return list(names)
 
 
-def requested_position(scope: Scope, parameters: dict[str, str]) -> tuple[str, int]:
+def requested_position(scope: Scope, parameters: dict[str, list[str]]) -> tuple[str, int]:
     """(epoch, offset) to resume from; ("", FROM_NOW) where no cursor is given.
 
     `Last-Event-ID` comes first: an `EventSource` repeats its URL, so the query may hold an older cursor. What
     cannot be read as a cursor is an unknown one: it is answered with a `gap`, never with an error status,
     which would end an `EventSource`.
     """
-    text = header(scope, b"last-event-id") or _decoded(
-        parameters.get("cursor") or parameters.get("last_event_id") or "", strict=False
+    text = (
+        header(scope, b"last-event-id") or _last(parameters, "cursor") or _last(parameters, "last_event_id")
     )
     if not text:
         return "", FROM_NOW
@@ -136,7 +141,7 @@ async def admit(delivery: Delivery, scope: Scope, kind: Kind) -> Request:
     request.tenant = tenant
     request.decision = tenant.decide(principal.sub, delivery.node.now_s())
     parameters = query(scope)
-    request.channels = requested_channels(principal, parameters.get("channels", ""))
+    request.channels = requested_channels(principal, parameters)
     if len(request.channels) > delivery.node.settings.max_channels:
         raise LimitExceeded("too many channels on one connection", code="too-many-channels")
     for name in request.channels[2:]:
@@ -176,8 +181,8 @@ async def make_session(
     return session
 
 
-def _identifier(parameters: dict[str, str], name: str) -> str:
-    text = _decoded(parameters.get(name, ""))
+def _identifier(parameters: dict[str, list[str]], name: str) -> str:
+    text = _last(parameters, name)
     if not text:
         return ""
     try:
@@ -186,10 +191,17 @@ def _identifier(parameters: dict[str, str], name: str) -> str:
         raise BadRequest(f"{name} is 1 to 256 bytes without control characters", code="bad-id") from None
 
 
-def _decoded(text: str, *, strict: bool = True) -> str:
+def _last(parameters: dict[str, list[str]], name: str) -> str:
+    found = parameters.get(name)
+    return found[-1] if found else ""
+
+
+def _decoded(text: str, *, lenient: bool) -> str:
+    if "%" not in text and "+" not in text:
+        return text
     try:
         return unquote_plus(text, errors="strict")
     except UnicodeDecodeError:
-        if strict:
-            raise BadChannel("a parameter is not valid UTF-8", code="bad-utf8") from None
-        return "?"
+        if lenient:
+            return "?"
+        raise BadChannel("a parameter is not valid UTF-8", code="bad-utf8") from None

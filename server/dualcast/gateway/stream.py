@@ -88,4 +88,3 @@ def stream_route(delivery: Delivery) -> object:
         return StreamResponse(session)
 
     return stream
-

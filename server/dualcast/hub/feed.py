@@ -49,13 +49,17 @@ class ChannelFeed:
 class TenantFeed:
     """One tenant on this node. `head`: no watched channel has anything unfanned up to here."""
 
-    __slots__ = ("backlog", "backlog_bytes", "channels", "epoch", "head", "name", "running")
+    __slots__ = ("backlog", "backlog_bytes", "channels", "epoch", "head", "name", "running", "tail")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.epoch = ""
         """Empty until the first channel is watched."""
         self.head = 0
+        self.tail = 0
+        """Highest offset seen live. Another watched target of it may still come, so it is nobody's position
+        yet;
+        a session that starts from now starts here."""
         self.channels: dict[str, ChannelFeed] = {}
         self.running = False
         """A large fan-out is under way and has yielded to the loop; what comes meanwhile waits in

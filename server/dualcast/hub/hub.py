@@ -48,8 +48,7 @@ class Hub:
         self.available = True
         self.overflows = 0
 
-    # ── subscriptions
-    # ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── subscriptions ──
 
     def channel(self, tenant: str, name: str) -> ChannelFeed:
         """The feed of a channel; starts watching it when this node does not yet."""
@@ -105,8 +104,7 @@ class Hub:
             found.update(channel.sessions)
         return list(found)
 
-    # ── Follower
-    # ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── Follower ──
 
     def entries(self, tenant: str, batch: Sequence[Entry]) -> None:
         """Live entries: into the rings at once, to the sessions in order."""
@@ -120,6 +118,7 @@ class Hub:
         for entry in known:
             if entry.offset:
                 self.rings.add(channels[entry.channel], entry)
+        feed.tail = max(feed.tail, max(entry.offset for entry in known))
         if feed.running:
             self._defer(feed, known)
         else:
@@ -169,8 +168,7 @@ class Hub:
         for session in list(self.sessions.values()):
             session.bus_status(available)
 
-    # ── delivery
-    # ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── delivery ──
 
     def _advance(self, feed: TenantFeed, offset: int) -> None:
         feed.head = max(feed.head, offset)
@@ -220,8 +218,7 @@ class Hub:
         # way.
         feed.head = max(feed.head, max(entry.offset for entry in batch) - 1)
 
-    # ── large fan-outs
-    # ───────────────────────────────────────────────────────────────────────────────────────────
+    # ── large fan-outs ──
 
     def _steps(self, feed: TenantFeed, batch: Sequence[Entry]) -> Iterator[None]:
         size = self._settings.large_fan_out

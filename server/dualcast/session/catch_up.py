@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from heapq import merge as heap_merge
+from operator import attrgetter
 
 from dualcast.model.publication import Entry
+
+
+_offset = attrgetter("offset")
 
 
 def merge(histories: Iterable[Iterable[Entry]]) -> list[Entry]:
     """Several channels' entries (each ascending) in offset order; a publication in several of them appears
     once."""
-    parts = [part for part in map(list, histories) if part]
-    if len(parts) == 1:
-        return parts[0]
     merged: list[Entry] = []
     last = -1
-    for entry in heap_merge(*parts, key=lambda entry: entry.offset):
+    # One history may itself be a page over several channels, so even a single one is not free of repeats.
+    for entry in heap_merge(*histories, key=_offset):
         if entry.offset != last:
             merged.append(entry)
             last = entry.offset

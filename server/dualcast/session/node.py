@@ -77,6 +77,10 @@ class Node:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sequence = 0
 
+    def sweep_bucket(self, session: Any) -> set[Any]:
+        """The slice of the sweep that looks after `session`."""
+        return self.sweep_buckets[hash(session.id) % len(self.sweep_buckets)]
+
     def connection_id(self) -> str:
         """A new connection id: node, then a number that grows, so that ids sort by age within a node."""
         self._sequence += 1

@@ -40,11 +40,17 @@ class Recovery:
     async def _worker(self) -> None:
         while True:
             session = await self._next()
-            session.queued = False
+            again = False
             try:
-                await self._serve(session)
+                # `queued` stays set: a session is never served by two workers, which would both write the
+                # same page.
+                again = await self._serve(session)
             except BusUnavailable:
                 self._hold(session)
+            finally:
+                session.queued = False
+            if again:
+                self._node.enqueue(session)
 
     async def _next(self) -> Session:
         node = self._node
@@ -73,11 +79,12 @@ class Recovery:
             if not session.closed:
                 self._node.enqueue(session)
 
-    async def _serve(self, session: Session) -> None:
+    async def _serve(self, session: Session) -> bool:
+        """Brings the session up; True: it wants another turn after the others."""
         while not session.catch_up():
             feeds = session.channels
             if not self._node.hub.when_watched(feeds, session.channels_ready):
-                return
+                return False
             if session.position == FROM_NOW:
                 continue
             turn = session.turn
@@ -85,7 +92,7 @@ class Recovery:
                 continue
             position = session.position
             page, others = await self._read(session, feeds, position)
-            if session.turn != turn or session.closed or session.paused:
+            if session.turn != turn or session.position != position or session.closed or session.paused:
                 continue
             if page is None:
                 continue
@@ -107,10 +114,10 @@ class Recovery:
                 # The log shows less than the rings were promised (it is being repaired): come back with the
                 # next sweep.
                 self._node.held.add(session)
-                return
+                return False
             if self._node.behind and not session.catch_up():
-                self._node.enqueue(session)
-                return
+                return True
+        return False
 
     async def _change_epoch(self, session: Session, turn: int) -> bool:
         """Brings a cursor of another epoch into the present one; False when the session changed meanwhile."""

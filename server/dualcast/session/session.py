@@ -9,61 +9,40 @@ it back is `catch_up` (from the rings, in one loop turn) or, below the rings, `r
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dualcast.dialects.port import Dialect
 from dualcast.hub.encoding import Encoding
 from dualcast.hub.feed import ChannelFeed, TenantFeed
 from dualcast.hub.subscriber import BEHIND
-from dualcast.model.codes import Close
 from dualcast.model.principal import Principal
 from dualcast.model.publication import Audience, Entry, Gap
-from dualcast.telemetry.counters import DeliveryCounters
 
 from .catch_up import conflate, merge
+from .connection import Connection
 from .node import Node
 
 FROM_NOW = -1
 """Position of a session that asked for no history."""
 
 
-class Session(asyncio.Protocol):
-    """State machine of one connection. `gate` is the last offset written while live, or BEHIND."""
+class Session(Connection):
+    """State machine of one connection's delivery. `gate` is the last offset written while live, or BEHIND."""
 
     __slots__ = (
-        "address",
-        "attached_at",
         "away",
         "behind_since",
         "channels",
         "checked",
-        "closed",
         "confirmed",
-        "connections",
-        "counters",
-        "device",
-        "dialect",
-        "encoding",
         "epoch",
         "feed",
         "gate",
-        "id",
-        "instance",
-        "node",
         "out",
-        "paused",
         "position",
-        "principal",
         "queued",
-        "seen",
-        "silent_ticks",
-        "stage",
-        "transport",
         "turn",
-        "warned",
     )
 
     def __init__(
@@ -76,21 +55,9 @@ class Session(asyncio.Protocol):
         *,
         epoch: str = "",
         position: int = FROM_NOW,
-        address: str = "",
-        instance: str = "",
-        device: str = "",
-        stage: str = "",
+        **rest: Any,
     ) -> None:
-        self.node = node
-        self.principal = principal
-        self.encoding = encoding
-        self.dialect = dialect
-        self.id = node.connection_id()
-        self.address = address
-        self.instance = instance
-        self.device = device
-        self.stage = stage
-        self.counters: DeliveryCounters = node.counters.delivery(principal.tenant, encoding.transport)
+        super().__init__(node, principal, encoding, dialect, **rest)
         self.channels: tuple[ChannelFeed, ...] = tuple(
             node.hub.channel(principal.tenant, name) for name in channels
         )
@@ -103,152 +70,40 @@ class Session(asyncio.Protocol):
         """Whether `position` is known not to lie in the future."""
         self.gate = BEHIND
         self.out: bytes | list[bytes] | None = None
-        self.paused = False
-        self.closed = False
         self.queued = False
         self.confirmed = 0
         """Offset up to which the client's stack is known to have read."""
         self.behind_since = 0.0
         self.turn = 0
         """Changes whenever a recovery under way must start over."""
-        self.transport: Any = None
-        self.connections: set[Any] | None = None
-        self.seen = 0
-        self.silent_ticks = 0
-        self.warned = False
         self.away = False
         """Whether the client was told that the bus is away."""
-        self.attached_at = 0.0
 
-    # ── what a transport adds
-    # ────────────────────────────────────────────────────────────────────────────────────
+    # ── joining and parting ──
 
-    def farewell(self, code: Close, retry_ms: int) -> None:
-        """Writes the transport's last words: why it ends and when to come back."""
-        raise NotImplementedError
-
-    def hang_up(self) -> None:
-        """Ends the connection after the last words, without cutting them off."""
-        raise NotImplementedError
-
-    def welcomed(self) -> None:
-        """Called once, right after `welcome` was written."""
-
-    def beat(self) -> None:
-        """Called once per sweep (`sweep_s`): heartbeat and dead-peer check."""
-        raise NotImplementedError
-
-    def send(self, payload: bytes | None) -> None:
-        """Writes one dialect signal; None (the dialect has no such signal) writes nothing."""
-        if payload is not None and not self.closed:
-            self.transport.write(self.encoding.wrap(payload))
-
-    # ── life
-    # ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def attached(self, transport: Any, connections: set[Any], *, paused: bool, initial: bytes) -> None:
-        """Takes over the socket: registers, welcomes, catches up. `initial` are bytes the client already
-        sent."""
+    def join(self) -> None:
         node = self.node
-        settings = node.settings
-        self.transport, self.connections, self.paused = transport, connections, paused
-        connections.add(self)
-        transport.set_write_buffer_limits(high=settings.write_high_bytes, low=settings.write_low_bytes)
-        now = node.loop.time()
-        self.attached_at = self.behind_since = now
-        self.counters.opened += 1
-        self.counters.connections += 1
-        node.per_address[self.address] = node.per_address.get(self.address, 0) + 1
-        node.hub.sessions[self.id] = self
-        node.sweep_buckets[hash(self.id) % len(node.sweep_buckets)].add(self)
+        self.behind_since = self.attached_at
         # A channel may have been dropped as idle between admission and now: take the feed that is followed.
-        self._join(node.hub.channel(feed.tenant.name, feed.name) for feed in self.channels)
+        self.channels = tuple(node.hub.channel(feed.tenant.name, feed.name) for feed in self.channels)
         self.feed = self.channels[0].tenant
-        self.settle()
-        self.send(self.dialect.welcome(self))
-        self.welcomed()
-        if not node.hub.available:
-            self.bus_status(False)
-        if not self.catch_up():
-            node.enqueue(self)
-        if initial:
-            self.data_received(initial)
-        if node.draining:
-            self.close(Close.DRAIN)
-
-    def _join(self, feeds: Iterable[ChannelFeed]) -> None:
-        self.channels = tuple(feeds)
         for feed in self.channels:
             feed.sessions[self] = None
+        self.settle()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        node = self.node
-        self.leave()
-        if self.connections is None:
-            return
-        self.connections.discard(self)
-        self.connections = None
-        node.closing.pop(self, None)
-        self.counters.connections -= 1
-        self.counters.closed += 1
-        left = node.per_address.get(self.address, 1) - 1
-        if left:
-            node.per_address[self.address] = left
-        else:
-            node.per_address.pop(self.address, None)
+    def begin(self) -> None:
+        if not self.node.hub.available:
+            self.bus_status(False)
+        if not self.catch_up():
+            self.node.enqueue(self)
 
-    def leave(self) -> None:
-        """Out of every index: nothing is delivered to it any more. The sweep aborts what does not end by
-        itself."""
-        if not self.closed:
-            self.node.closing[self] = self.node.loop.time()
-        self.closed = True
+    def part(self) -> None:
         self.gate = BEHIND
         self.turn += 1
-        node = self.node
-        node.hub.sessions.pop(self.id, None)
-        node.held.discard(self)
-        node.sweep_buckets[hash(self.id) % len(node.sweep_buckets)].discard(self)
         for feed in self.channels:
             feed.sessions.pop(self, None)
 
-    def close(self, code: Close, retry_ms: int | None = None) -> None:
-        """Says why, flushes what is written and ends; aborted by the sweep if the peer does not take it."""
-        if self.closed:
-            return
-        self.farewell(code, self.retry_ms() if retry_ms is None else retry_ms)
-        self.leave()
-        self.hang_up()
-
-    def write_failed(self) -> None:
-        """The transport refused a write (it is closing under us)."""
-        self.leave()
-        self.transport.abort()
-
-    def shutdown(self) -> None:
-        """uvicorn's shutdown, after the paced drain: whoever is still here goes now."""
-        self.close(Close.DRAIN)
-
-    cut_on_expiry = True
-    """Native sessions end with their token; legacy dialects override it."""
-
-    def expire(self, reason: str) -> None:
-        """The token expired or was revoked: say so and end. A stream that was authenticated never becomes
-        anonymous."""
-        if not self.closed:
-            self.send(self.dialect.auth_expired(reason))
-            self.close(Close.TOKEN_EXPIRED if reason == "token expired" else Close.REVOKED, retry_ms=0)
-
-    def retry_ms(self) -> int:
-        """A jittered reconnect delay."""
-        settings = self.node.settings
-        return random.randint(settings.retry_min_ms, settings.retry_max_ms)  # noqa: S311 — jitter, not a secret
-
-    def eof_received(self) -> bool | None:
-        return None
-
-    # ── position
-    # ─────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── position ──
 
     @property
     def live(self) -> bool:
@@ -268,12 +123,13 @@ class Session(asyncio.Protocol):
     def settle(self) -> None:
         """Gives a session that starts from now its position, once all its channels are watched."""
         if self.position == FROM_NOW and all(feed.complete_from >= 0 for feed in self.channels):
-            self.position = max(self.feed.head, *(feed.complete_from for feed in self.channels))
+            self.position = max(
+                self.feed.head, self.feed.tail, *(feed.complete_from for feed in self.channels)
+            )
             self.epoch = self.feed.epoch
             self.checked = True
 
-    # ── live and behind
-    # ──────────────────────────────────────────────────────────────────────────────────────────
+    # ── live and behind ──
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -372,8 +228,7 @@ class Session(asyncio.Protocol):
             return False
         return principal.sub not in audience.exclude_users and self.id not in audience.exclude_connections
 
-    # ── what the hub says
-    # ────────────────────────────────────────────────────────────────────────────────────────
+    # ── what the hub says ──
 
     def gap(self, gap: Gap) -> None:
         """A hole nobody can fill. Live sessions are told; one that is behind finds it by its own reading."""

@@ -28,7 +28,11 @@ class DetachUnavailable(DualcastError):
 
 
 class Session(Protocol):
-    """What takes a socket over: an `asyncio.Protocol` with two more calls."""
+    """What takes a socket over: an `asyncio.Protocol` with two more calls.
+
+    A session with an attribute `prelude` (bytes) is given what is left of the handshake there and writes it
+    before anything else; for any other it is written already.
+    """
 
     def attached(
         self, transport: asyncio.Transport, connections: set[Any], *, paused: bool, initial: bytes

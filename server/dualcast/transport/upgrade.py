@@ -63,6 +63,8 @@ class Upgrade(asyncio.Protocol):
         self.early_bytes = len(initial)
         self.reading = False
         """The application has begun to read messages: too late to detach."""
+        self.switching = b""
+        """The 101, not written yet."""
         self.deflate = False
         self.inbound: object | None = None
         self.max_frame_bytes = edge.settings.max_frame_bytes
@@ -206,6 +208,7 @@ class Upgrade(asyncio.Protocol):
         elif self.state == CLOSING:
             raise ClientDisconnected
         elif kind == "websocket.send":
+            self._flush_switching()
             text = message.get("text")
             if text is not None:
                 self.transport.write(frames.text(text.encode()))
@@ -237,8 +240,16 @@ class Upgrade(asyncio.Protocol):
             raise ClientDisconnected
         self.state = OPEN
         self.edge.answers.discard(self)
-        self.transport.write(b"".join(lines))
+        # A session that takes the socket in this turn writes it with its first frames: one segment, not two.
+        self.switching = b"".join(lines)
+        asyncio.get_running_loop().call_soon(self._flush_switching)
         self.arrived.set()  # a receive that was called too early goes on to the messages
+
+    def _flush_switching(self) -> None:
+        """Writes the 101 that no detach has taken along."""
+        switching, self.switching = self.switching, b""
+        if switching and not self.transport.is_closing():
+            self.transport.write(switching)
 
     def _deny(self, status: int, headers: handshake.Headers, body: bytes) -> None:
         self.state = OVER
@@ -257,6 +268,7 @@ class Upgrade(asyncio.Protocol):
         self._disconnected(code, reason)
         if self.transport.is_closing():
             return
+        self._flush_switching()
         self.transport.write(frames.close(code, reason))
         if self.inbound is inbound.CLOSED:
             self.transport.close()
@@ -333,6 +345,11 @@ class Upgrade(asyncio.Protocol):
         paused = not self.writable.is_set()
         self.writable.set()
         early, self.early = b"".join(self.early), []
+        switching, self.switching = self.switching, b""
+        if hasattr(session, "prelude"):
+            session.prelude = switching
+        elif switching:
+            transport.write(switching)
         hand_over(transport, session, connections, paused=paused, initial=early)
 
 

@@ -67,18 +67,20 @@ class WebSocketSession(Session):
         self.pending: list[Any] | None = None
         """Commands waiting for one that is under way; None: nothing is."""
 
-    # ── out
-    # ──────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── out ──
 
-    def welcomed(self) -> None:
+    def greeting(self) -> bytes:
         """The first ping goes right behind `welcome`, so that the first receipt comes at once."""
-        self.ping()
+        return self._ping() if self.can_ping else b""
 
     def ping(self) -> None:
         """Asks for a receipt of everything written so far."""
         if self.can_ping and not self.closed:
-            self.unanswered_ticks = max(self.unanswered_ticks, 0)
-            self.transport.write(frames.ping((self.cursor or "").encode()))
+            self.transport.write(self._ping())
+
+    def _ping(self) -> bytes:
+        self.unanswered_ticks = max(self.unanswered_ticks, 0)
+        return frames.ping((self.cursor or "").encode())
 
     def farewell(self, code: Close, retry_ms: int) -> None:
         payload = self.dialect.bye(self, code, code.reason, retry_ms)
@@ -114,8 +116,7 @@ class WebSocketSession(Session):
             self.silent_ticks = 0
             self.ping()
 
-    # ── in
-    # ───────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── in ──
 
     def data_received(self, data: bytes) -> None:
         self.unanswered_ticks = -1

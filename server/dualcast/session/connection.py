@@ -1,0 +1,207 @@
+"""The life of one connection: attach, registration, last words, close. `session.Session` adds what it
+delivers.
+
+Transports implement `farewell`, `hang_up`, `beat` and the protocol's `data_received` (`transport.sse`,
+`transport.websocket`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+from dualcast.dialects.port import Dialect
+from dualcast.hub.encoding import Encoding
+from dualcast.model.codes import Close
+from dualcast.model.principal import Principal
+from dualcast.telemetry.counters import DeliveryCounters
+
+from .node import Node
+
+
+class Connection(asyncio.Protocol):
+    """A detached socket and who is behind it. It *is* the socket's asyncio protocol."""
+
+    __slots__ = (
+        "address",
+        "attached_at",
+        "closed",
+        "connections",
+        "counters",
+        "device",
+        "dialect",
+        "encoding",
+        "id",
+        "instance",
+        "node",
+        "paused",
+        "prelude",
+        "principal",
+        "seen",
+        "silent_ticks",
+        "stage",
+        "transport",
+        "warned",
+    )
+
+    def __init__(
+        self,
+        node: Node,
+        principal: Principal,
+        encoding: Encoding,
+        dialect: Dialect,
+        *,
+        address: str = "",
+        instance: str = "",
+        device: str = "",
+        stage: str = "",
+    ) -> None:
+        self.node = node
+        self.principal = principal
+        self.encoding = encoding
+        self.dialect = dialect
+        self.id = node.connection_id()
+        self.address = address
+        self.instance = instance
+        self.device = device
+        self.stage = stage
+        self.counters: DeliveryCounters = node.counters.delivery(principal.tenant, encoding.transport)
+        self.paused = False
+        self.closed = False
+        self.prelude = b""
+        """Bytes of the handshake that the transport left to be written with the first frames."""
+        self.transport: Any = None
+        self.connections: set[Any] | None = None
+        self.seen = 0
+        self.silent_ticks = 0
+        self.warned = False
+        self.attached_at = 0.0
+
+    cut_on_expiry = True
+    """Native sessions end with their token; legacy dialects override it."""
+
+    # ── what a transport adds ──
+
+    def farewell(self, code: Close, retry_ms: int) -> None:
+        """Writes the transport's last words: why it ends and when to come back."""
+        raise NotImplementedError
+
+    def hang_up(self) -> None:
+        """Ends the connection after the last words, without cutting them off."""
+        raise NotImplementedError
+
+    def greeting(self) -> bytes:
+        """What follows `welcome` in the same write; bytes on the wire."""
+        return b""
+
+    def beat(self) -> None:
+        """Called once per sweep (`sweep_s`): heartbeat and dead-peer check."""
+        raise NotImplementedError
+
+    # ── what the session adds ──
+
+    def join(self) -> None:
+        """Enters the channels and settles the position; nothing is written yet."""
+        raise NotImplementedError
+
+    def begin(self) -> None:
+        """Starts delivery, after the welcome."""
+        raise NotImplementedError
+
+    def part(self) -> None:
+        """Leaves all channels: nothing is delivered any more."""
+        raise NotImplementedError
+
+    # ── life ──
+
+    def send(self, payload: bytes | None) -> None:
+        """Writes one dialect signal; None (the dialect has no such signal) writes nothing."""
+        if payload is not None and not self.closed:
+            self.transport.write(self.encoding.wrap(payload))
+
+    def attached(self, transport: Any, connections: set[Any], *, paused: bool, initial: bytes) -> None:
+        """Takes over the socket: registers, welcomes, delivers. `initial` are bytes the client already
+        sent."""
+        node = self.node
+        settings = node.settings
+        self.transport, self.connections, self.paused = transport, connections, paused
+        connections.add(self)
+        transport.set_write_buffer_limits(high=settings.write_high_bytes, low=settings.write_low_bytes)
+        self.attached_at = node.loop.time()
+        self.counters.opened += 1
+        self.counters.connections += 1
+        node.per_address[self.address] = node.per_address.get(self.address, 0) + 1
+        node.hub.sessions[self.id] = self  # type: ignore[assignment]
+        node.sweep_bucket(self).add(self)
+        self.join()
+        welcome = self.dialect.welcome(self)
+        # One write, one segment: the rest of the handshake, the welcome and what belongs behind it.
+        first = self.prelude + (self.encoding.wrap(welcome) if welcome else b"") + self.greeting()
+        self.prelude = b""
+        if first:
+            transport.write(first)
+        self.begin()
+        if initial:
+            self.data_received(initial)
+        if node.draining:
+            self.close(Close.DRAIN)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        node = self.node
+        self.leave()
+        if self.connections is None:
+            return
+        self.connections.discard(self)
+        self.connections = None
+        node.closing.pop(self, None)
+        self.counters.connections -= 1
+        self.counters.closed += 1
+        left = node.per_address.get(self.address, 1) - 1
+        if left:
+            node.per_address[self.address] = left
+        else:
+            node.per_address.pop(self.address, None)
+
+    def leave(self) -> None:
+        """Out of every index. The sweep aborts what does not end by itself."""
+        node = self.node
+        if not self.closed:
+            node.closing[self] = node.loop.time()
+        self.closed = True
+        node.hub.sessions.pop(self.id, None)
+        node.held.discard(self)
+        node.sweep_bucket(self).discard(self)
+        self.part()
+
+    def close(self, code: Close, retry_ms: int | None = None) -> None:
+        """Says why, flushes what is written and ends; aborted by the sweep if the peer does not take it."""
+        if self.closed:
+            return
+        self.farewell(code, self.retry_ms() if retry_ms is None else retry_ms)
+        self.leave()
+        self.hang_up()
+
+    def write_failed(self) -> None:
+        """The transport refused a write (it is closing under us)."""
+        self.leave()
+        self.transport.abort()
+
+    def shutdown(self) -> None:
+        """uvicorn's shutdown, after the paced drain: whoever is still here goes now."""
+        self.close(Close.DRAIN)
+
+    def expire(self, reason: str) -> None:
+        """The token expired or was revoked: say so and end. A stream that was authenticated never becomes
+        anonymous."""
+        if not self.closed:
+            self.send(self.dialect.auth_expired(reason))
+            self.close(Close.TOKEN_EXPIRED if reason == "token expired" else Close.REVOKED, retry_ms=0)
+
+    def retry_ms(self) -> int:
+        """A jittered reconnect delay."""
+        settings = self.node.settings
+        return random.randint(settings.retry_min_ms, settings.retry_max_ms)  # noqa: S311 — jitter, not a secret
+
+    def eof_received(self) -> bool | None:
+        return None
