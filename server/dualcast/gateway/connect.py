@@ -29,6 +29,8 @@ from .services import Services
 
 Scope = MutableMapping[str, Any]
 
+REFUSED = "_refused"
+"""Tenant label of refused handshakes: who called is not known for sure."""
 UNKNOWN_EPOCH = "0"
 """Stands for the epoch of a cursor that cannot be read: no log has it, so it ends in a `gap`."""
 CURSORS = frozenset({"cursor", "last_event_id"})

@@ -45,7 +45,8 @@ class Edge:
     async def __call__(self, typed_scope: TypedScope, receive: Receive, send: Send) -> None:
         scope = cast(Scope, typed_scope)
         if scope["type"] != "http":
-            await self._app(typed_scope, receive, send)
+            direct = self._direct.get(scope["path"]) if scope["type"] == "websocket" else None
+            await (direct or self._app)(typed_scope, receive, send)
             return
         origin = header(scope, b"origin")
         if origin:

@@ -76,6 +76,7 @@ CODES: dict[str, str] = {
     "unsupported-encoding": "Compressed bodies are not accepted",
     "unsupported-media-type": "The media type is not accepted",
     "value-too-big": "The value is too big",
+    "upgrade-required": "A WebSocket handshake is expected here",
     "version-conflict": "Somebody else changed it meanwhile",
 }
 """Every stable code and its title. Listed at `/docs/errors`."""

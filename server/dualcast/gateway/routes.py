@@ -104,6 +104,7 @@ def litestar_app(
         logging_config=None,
         **options,
     )
-    direct = {path: handler.fn for handler in publishing for path in handler.paths}
+    raw = [handler for handler in (*publishing, *extra_handlers) if isinstance(handler, ASGIRouteHandler)]
+    direct = {path: handler.fn for handler in raw for path in handler.paths}
     app.asgi_handler = Edge(app.asgi_handler, services, direct)
     return app

@@ -6,9 +6,12 @@ denied handshake.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from litestar import WebSocket, websocket
+from litestar.handlers import asgi
+from litestar.handlers.asgi_handlers import ASGIRouteHandler
+from litestar.types import Receive, Send
+from litestar.types import Scope as TypedScope
 
 from dualcast.dialects.native_signals import SOCKET
 from dualcast.model.codes import Close
@@ -19,10 +22,17 @@ from dualcast.transport.encodings import NATIVE_WS, NATIVE_WS_DEFLATE
 from dualcast.transport.websocket import WebSocketSession
 
 from .authentication import AUTHENTICATES
-from .connect import Delivery, admit, make_session
-from .stream import REFUSED
+from .connect import REFUSED, Delivery, Scope, admit, make_session
+from .problems import send_problem
 
-SUBPROTOCOL = "dualcast"
+PATH = "/v1/socket"
+
+
+class NotAnUpgrade(DualcastError):
+    """A plain HTTP request where a WebSocket handshake is expected."""
+
+    code = "upgrade-required"
+    status = 426
 
 
 def close_code(error: DualcastError) -> Close:
@@ -38,17 +48,19 @@ def close_code(error: DualcastError) -> Close:
     return Close.BAD_REQUEST
 
 
-def socket_route(delivery: Delivery) -> object:
+def socket_route(delivery: Delivery) -> ASGIRouteHandler:
     """The route handler."""
 
-    @websocket("/v1/socket", opt={AUTHENTICATES: True}, name="socket")
-    async def socket(socket: WebSocket[Any, Any, Any]) -> None:
-        scope, receive, send = socket.scope, socket.receive, socket.send
-        # The connection object and its closures would otherwise live in a reference cycle as long as the
-        # socket.
-        socket.receive = socket.send = None  # type: ignore[assignment]
+    @asgi(PATH, copy_scope=False, opt={AUTHENTICATES: True}, name="socket")
+    async def socket(scope: TypedScope, receive: Receive, send: Send) -> None:
+        await serve(cast(Scope, scope), receive, send)
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await send_problem(send, NotAnUpgrade("open a WebSocket here"))
+            return
         try:
-            request = await admit(delivery, scope, "websocket")  # type: ignore[arg-type]
+            request = await admit(delivery, scope, "websocket")
             if request.decision.websocket_refusal is not None:
                 await _refuse(receive, send, request.decision.websocket_refusal, Close.STAGE.reason)
                 return
@@ -67,7 +79,7 @@ def socket_route(delivery: Delivery) -> object:
             return
         headers = [(b"sec-websocket-extensions", deflate)] if deflate else []
         subprotocol = request.authenticated.subprotocol
-        await respond_websocket(scope, receive, send, session, subprotocol=subprotocol, headers=headers)  # type: ignore[arg-type]
+        await respond_websocket(scope, receive, send, session, subprotocol=subprotocol, headers=headers)
 
     return socket
 

@@ -8,83 +8,62 @@ a malformed channel 422 (coming back cannot help); over a limit, draining, or th
 from __future__ import annotations
 
 import random
+from typing import cast
 
-from litestar import get
-from litestar.enums import MediaType
-from litestar.response.base import ASGIResponse
-from litestar.types import Receive, Scope, Send
+from litestar.handlers import asgi
+from litestar.handlers.asgi_handlers import ASGIRouteHandler
+from litestar.types import Receive, Send
+from litestar.types import Scope as TypedScope
 
 from dualcast.dialects.native_signals import STREAM
 from dualcast.model.errors import DualcastError
-from dualcast.session.session import Session
 from dualcast.transport.asgi import respond_sse
 from dualcast.transport.encodings import NATIVE_SSE
 from dualcast.transport.sse import HEADERS, SseSession
 
 from .authentication import AUTHENTICATES
-from .connect import Delivery, admit, make_session
+from .connect import REFUSED, Delivery, Scope, admit, make_session
+from .problems import MethodNotAllowed, send_problem
 
-REFUSED = "_refused"
-"""Tenant label of refused handshakes: who called is not known for sure."""
-
-
-class StreamResponse(ASGIResponse):
-    """Starts the response and hands the socket to the session."""
-
-    __slots__ = ("session",)
-    _should_set_content_length = False
-
-    def __init__(self, session: Session) -> None:
-        super().__init__(media_type=MediaType.TEXT)
-        self.session = session
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await respond_sse(scope, receive, send, self.session, list(HEADERS))
+PATH = "/v1/stream"
 
 
-class ComeBack(ASGIResponse):
-    """200, `retry:`, end."""
-
-    __slots__ = ("retry_ms",)
-    _should_set_content_length = False
-
-    def __init__(self, retry_ms: int) -> None:
-        super().__init__(media_type=MediaType.TEXT)
-        self.retry_ms = retry_ms
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
-        await send(
-            {"type": "http.response.body", "body": b"retry: %d\n\n" % self.retry_ms, "more_body": False}
-        )
-
-
-class Ended(ASGIResponse):
-    """204: an `EventSource` stops for good."""
-
-    _should_set_content_length = False
-
-    def __init__(self) -> None:
-        super().__init__(media_type=MediaType.TEXT, status_code=204)
-
-
-def stream_route(delivery: Delivery) -> object:
+def stream_route(delivery: Delivery) -> ASGIRouteHandler:
     """The route handler."""
 
-    @get("/v1/stream", opt={AUTHENTICATES: True}, name="stream", media_type="text/event-stream")
-    async def stream(scope: Scope) -> ASGIResponse:
-        node = delivery.node
+    @asgi(PATH, copy_scope=False, opt={AUTHENTICATES: True}, name="stream")
+    async def stream(scope: TypedScope, receive: Receive, send: Send) -> None:
+        await serve(cast(Scope, scope), receive, send)
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            request = await admit(delivery, scope, "sse")  # type: ignore[arg-type]
+            if scope["type"] != "http" or scope["method"] != "GET":
+                raise MethodNotAllowed("GET")
+            request = await admit(delivery, scope, "sse")
             if not request.decision.sse:
-                return Ended()
+                await _empty(send)  # 204: an `EventSource` stops for good
+                return
             session = await make_session(delivery, request, SseSession, encoding=NATIVE_SSE, dialect=STREAM)
         except DualcastError as error:
             delivery.services.counters.delivery(REFUSED, "sse").refused += 1
-            if not error.retryable:
-                raise
-            wait_ms = int((error.retry_after_s or 2) * 1000)
-            return ComeBack(wait_ms + random.randint(0, node.settings.retry_max_ms))  # noqa: S311 — jitter
-        return StreamResponse(session)
+            if error.retryable:
+                await _come_back(delivery, send, error)
+            else:
+                await send_problem(send, error)
+            return
+        await respond_sse(scope, receive, send, session, list(HEADERS))
 
     return stream
+
+
+async def _come_back(delivery: Delivery, send: Send, error: DualcastError) -> None:
+    """200, `retry:`, end."""
+    wait_ms = int((error.retry_after_s or 2) * 1000)
+    wait_ms += random.randint(0, delivery.node.settings.retry_max_ms)  # noqa: S311 — jitter
+    await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
+    await send({"type": "http.response.body", "body": b"retry: %d\n\n" % wait_ms, "more_body": False})
+
+
+async def _empty(send: Send) -> None:
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -75,7 +75,9 @@ class Rings:
     def __init__(self, *, entries_per_channel: int, total_bytes: int) -> None:
         self._entries = entries_per_channel
         self._limit = total_bytes
-        self._order: deque[tuple[ChannelFeed, Entry]] = deque()
+        self._order: deque[tuple[ChannelFeed, int]] = deque()
+        """Channel and offset, oldest first. Not the entries: a record may outlive its entry for a while, and must not keep
+        its bytes."""
         self._live = 0
         self.bytes = 0
 
@@ -88,14 +90,14 @@ class Rings:
             return  # seen already: repair and live overlap
         size = self._size(entry)
         ring.append(entry)
-        self._order.append((feed, entry))
+        self._order.append((feed, entry.offset))
         self.bytes += size
         self._live += 1
         if len(ring) > self._entries:
             self._drop(feed)
         while self.bytes > self._limit and self._order:
             oldest, old = self._order.popleft()
-            if oldest.ring and oldest.ring[0] is old:
+            if oldest.ring and oldest.ring[0].offset == old:
                 self._drop(oldest)
         if len(self._order) > 2 * self._live + 1024:
             self._compact()
@@ -124,7 +126,7 @@ class Rings:
         # additions.
         first = {id(feed): feed.ring[0].offset for feed, _ in self._order if feed.ring}
         never = 1 << 62
-        self._order = deque(r for r in self._order if r[1].offset >= first.get(id(r[0]), never))
+        self._order = deque(r for r in self._order if r[1] >= first.get(id(r[0]), never))
 
     @staticmethod
     def _size(entry: Entry) -> int:

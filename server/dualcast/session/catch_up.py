@@ -8,7 +8,6 @@ from operator import attrgetter
 
 from dualcast.model.publication import Entry
 
-
 _offset = attrgetter("offset")
 
 

@@ -20,20 +20,19 @@ async def watched(node: Node, feeds: Sequence[ChannelFeed]) -> bool:
         return True
     if not node.hub.available:
         return False
-    future: asyncio.Future[None] = node.loop.create_future()
+    future: asyncio.Future[bool] = node.loop.create_future()
 
-    def ready() -> None:
+    def answer(ready: bool) -> None:
         if not future.done():
-            future.set_result(None)
+            future.set_result(ready)
 
-    if node.hub.when_watched(feeds, ready):
+    if node.hub.when_watched(feeds, lambda: answer(True)):
         return True
+    timer = node.loop.call_later(WATCH_TIMEOUT_S, answer, False)
     try:
-        async with asyncio.timeout(WATCH_TIMEOUT_S):
-            await future
-    except TimeoutError:
-        return False
-    return True
+        return await future
+    finally:
+        timer.cancel()
 
 
 async def writable(session: Session) -> bool:

@@ -98,6 +98,7 @@ class Server(uvicorn.Server):
         if self.settings.freeze_gc:
             gc.collect()
             gc.freeze()
+            gc.set_threshold(50_000, 25, 25)
         parent = multiprocessing.parent_process()
         if parent is not None:
             asyncio.get_running_loop().add_reader(parent.sentinel, self._orphaned, parent.sentinel)

@@ -24,6 +24,8 @@ from .wire import Address, LinkLost, open_link
 
 _log = logging.getLogger(__name__)
 
+FLUSH_EVERY_S = 0.002
+"""In a storm of connects the (un)subscriptions of so much time share one command; a lone one goes at once."""
 RETRY_S = 0.1
 """Pause before a failed repair is tried again on a living subscription."""
 
@@ -50,6 +52,7 @@ class Following:
         self._tap: Tap | None = None
         self._wishes: dict[bytes, bool] = {}
         self._scheduled = False
+        self._flushed_at = 0.0
         self._due: dict[bytes, int] = {}
         """SUBSCRIBEs of a name not confirmed yet; only the last confirmation counts."""
         self._all_confirmed = asyncio.Event()
@@ -114,10 +117,14 @@ class Following:
         self._wishes[name] = wanted
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._flush)
+            if self._loop.time() - self._flushed_at > FLUSH_EVERY_S:
+                self._loop.call_soon(self._flush)
+            else:
+                self._loop.call_at(self._flushed_at + FLUSH_EVERY_S, self._flush)
 
     def _flush(self) -> None:
         self._scheduled = False
+        self._flushed_at = self._loop.time()
         wishes, self._wishes = self._wishes, {}
         tap = self.tap
         if tap is None:
