@@ -76,7 +76,8 @@ class Rings:
         self._entries = entries_per_channel
         self._limit = total_bytes
         self._order: deque[tuple[ChannelFeed, int]] = deque()
-        """Channel and offset, oldest first. Not the entries: a record may outlive its entry for a while, and must not keep
+        """Channel and offset, oldest first. Not the entries: a record may outlive its entry for a while, and
+        must not keep
         its bytes."""
         self._live = 0
         self.bytes = 0
@@ -95,12 +96,27 @@ class Rings:
         self._live += 1
         if len(ring) > self._entries:
             self._drop(feed)
-        while self.bytes > self._limit and self._order:
-            oldest, old = self._order.popleft()
-            if oldest.ring and oldest.ring[0].offset == old:
-                self._drop(oldest)
+        self._shrink()
         if len(self._order) > 2 * self._live + 1024:
             self._compact()
+
+    def prepend(self, feed: ChannelFeed, entries: Sequence[Entry], after: int) -> None:
+        """Puts what the bus has of (`after`, `complete_from`] in front of the ring, which is complete since
+        `after` then.
+
+        The caller has checked that they fit. They are the first to be evicted again.
+        """
+        feed.complete_from = after
+        if not entries:
+            return
+        if feed.ring is None:
+            feed.ring = deque()
+        for entry in reversed(entries):
+            feed.ring.appendleft(entry)
+            self._order.appendleft((feed, entry.offset))
+            self.bytes += self._size(entry)
+        self._live += len(entries)
+        self._shrink()
 
     def trim(self, feed: ChannelFeed, through: int) -> None:
         """Drops the ring entries of a channel up to offset `through`: below a hole the ring is no longer
@@ -127,6 +143,12 @@ class Rings:
         first = {id(feed): feed.ring[0].offset for feed, _ in self._order if feed.ring}
         never = 1 << 62
         self._order = deque(r for r in self._order if r[1] >= first.get(id(r[0]), never))
+
+    def _shrink(self) -> None:
+        while self.bytes > self._limit and self._order:
+            oldest, old = self._order.popleft()
+            if oldest.ring and oldest.ring[0].offset == old:
+                self._drop(oldest)
 
     @staticmethod
     def _size(entry: Entry) -> int:

@@ -10,7 +10,7 @@ from itertools import groupby
 from msgspec import Struct
 
 from dualcast.bus.port import EventBus
-from dualcast.model.publication import Entry, Gap
+from dualcast.model.publication import Entry, Gap, Page
 
 from .fan_out import fan_out_mixed, fan_out_run
 from .feed import ChannelFeed, Rings, TenantFeed
@@ -78,6 +78,31 @@ class Hub:
         for feed in missing:
             self._waiting.setdefault((feed.tenant.name, feed.name), []).append(one)
         return False
+
+    def backfill(self, feeds: Sequence[ChannelFeed], page: Page, after: int) -> bool:
+        """Puts a page of `feeds`, read after offset `after`, in front of their rings. True: every ring
+        reaches back to `after`.
+
+        False, and nothing changed, when the page does not join them: it is truncated or has gaps, or a ring
+        would outgrow its bound.
+        """
+        if page.gaps or after > page.top or any(feed.complete_from > page.next for feed in feeds):
+            return False
+        older: dict[str, list[Entry]] = {feed.name: [] for feed in feeds}
+        for entry in page.entries:
+            older[entry.channel].append(entry)
+        pairs = []
+        for feed in feeds:
+            # What the ring holds already came live meanwhile; a ring another session has filled back further
+            # stays.
+            entries = [entry for entry in older[feed.name] if entry.offset <= feed.complete_from]
+            if len(entries) + len(feed.ring or ()) > self._settings.ring_entries:
+                return False
+            pairs.append((feed, entries))
+        for feed, entries in pairs:
+            if feed.complete_from > after:
+                self.rings.prepend(feed, entries, after)
+        return True
 
     def sweep(self) -> None:
         """Stops watching channels that have had no session for a while. Called every few seconds."""

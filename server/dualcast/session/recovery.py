@@ -4,10 +4,10 @@ number of workers.
 Rule of one step (session at position p, of epoch e):
 1. e unknown, or p in the future → `gap` (reason `unknown`) for every channel, and it starts from now.
 2. e an earlier epoch of this log → `gap` (reason `epoch`) for every channel, and it reads on from p.
-3. channels whose ring does not reach back to p are read from the bus; the rest comes from the ring, up to
-   what the node has seen.
-4. gaps the page names are announced, entries written, p moves to where all channels are known to be complete.
-Then `catch_up` again, until the session is live.
+3. channels whose ring does not reach back to p are read from the bus. A page that joins the ring is put in
+   front of it: the next session finds it there.
+4. otherwise one page over all channels is written: gaps the page names are announced, entries written, p
+moves to where all channels are known to be complete. Then `catch_up` again, until the session is live.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from __future__ import annotations
 import asyncio
 
 from dualcast.bus.port import EventBus
-from dualcast.hub.feed import ChannelFeed
 from dualcast.model.errors import BusUnavailable
-from dualcast.model.publication import Gap, Page
+from dualcast.model.publication import Gap
 
 from .catch_up import merge
 from .node import Node
@@ -91,25 +90,26 @@ class Recovery:
             if session.epoch != session.feed.epoch and not await self._change_epoch(session, turn):
                 continue
             position = session.position
-            page, others = await self._read(session, feeds, position)
-            if session.turn != turn or session.position != position or session.closed or session.paused:
+            short = [feed for feed in feeds if feed.complete_from > position]
+            if not short:
+                await self._check(session, position, turn)
                 continue
-            if page is None:
+            tenant, limit = session.feed.name, self._node.settings.page_limit
+            page = await self._bus.read(tenant, [feed.name for feed in short], position, limit)
+            if self._node.hub.backfill(short, page, position):
+                continue  # the rings reach back far enough now, for this session and for those that follow
+            if len(short) < len(feeds):
+                page = await self._bus.read(tenant, [feed.name for feed in feeds], position, limit)
+            if session.turn != turn or session.position != position or session.closed or session.paused:
                 continue
             if position > page.top:
                 self._start_over(session)
                 continue
             session.checked = True
-            through = page.next if not others else min(page.next, session.feed.head)
+            through = page.next
             for gap in page.gaps:
                 session.tell_gap(gap)
-            entries = merge(
-                [
-                    [entry for entry in page.entries if entry.offset <= through],
-                    *([e for e in feed.after(position) if e.offset <= through] for feed in others),
-                ]
-            )
-            session.write_entries(entries, through)
+            session.write_entries(merge([page.entries]), through)
             if through <= position:
                 # The log shows less than the rings were promised (it is being repaired): come back with the
                 # next sweep.
@@ -142,22 +142,11 @@ class Recovery:
         for feed in session.channels:
             session.tell_gap(Gap(feed.name, session.position, 0, "unknown"))
 
-    async def _read(
-        self, session: Session, feeds: tuple[ChannelFeed, ...], position: int
-    ) -> tuple[Page | None, list[ChannelFeed]]:
-        """A page of the channels the rings cannot serve from `position`, and the channels they can."""
-        tenant, limit = session.feed.name, self._node.settings.page_limit
-        short = [feed for feed in feeds if feed.complete_from > position]
-        others = [feed for feed in feeds if feed.complete_from <= position]
-        head = session.feed.head
-        if not short or (others and head < max(feed.complete_from for feed in short)):
-            # The node's own position lags behind the log: one snapshot of everything is a total position.
-            short, others = list(feeds), []
-        page = await self._bus.read(tenant, [feed.name for feed in short], position, limit)
-        if others and position < page.top and min(page.next, session.feed.head) <= position:
-            page = await self._bus.read(tenant, [feed.name for feed in feeds], position, limit)
-            others = []
-        # A ring may have been evicted while we read.
-        if any(feed.complete_from > position for feed in others):
-            return None, []
-        return page, others
+    async def _check(self, session: Session, position: int, turn: int) -> None:
+        """Finds out whether a position beyond what this node has seen exists at all."""
+        top = (await self._bus.head(session.feed.name)).offset
+        if session.turn == turn and session.position == position and not session.closed:
+            if position > top:
+                self._start_over(session)
+            else:
+                session.checked = True

@@ -165,11 +165,14 @@ class Session(Connection):
         feed, position = self.feed, self.position
         if position == FROM_NOW or self.epoch != feed.epoch:
             return False
-        if position > feed.head and not self.checked:
-            return False
+        seen = max(feed.head, feed.tail)
         for channel in self.channels:
-            if channel.complete_from < 0 or channel.complete_from > position:
+            start = channel.complete_from
+            if start < 0 or start > position:
                 return False
+            seen = max(seen, start)
+        if position > seen and not self.checked:
+            return False
         pending = merge(channel.after(position) for channel in self.channels)
         if pending and not self.write_entries(pending, pending[-1].offset):
             return True
