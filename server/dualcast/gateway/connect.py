@@ -131,10 +131,7 @@ async def admit(delivery: Delivery, scope: Scope, kind: Kind) -> Request:
     services.limits.handshake(address)
     exempt = services.limits.is_exempt(address)
     check_limits(delivery.node, address, per_address=0 if exempt else delivery.connections_per_address)
-    door = services.authenticator
-    found = door.try_cached(scope, kind=kind, native=True)
-    if found is None:
-        found = await door.authenticate(scope, kind=kind, native=True)
+    found = await services.authenticator.authenticate(scope, kind=kind, native=True)
     request.authenticated = found
     principal = found.principal
     tenant = delivery.tenants.current(principal.tenant)

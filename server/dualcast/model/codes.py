@@ -50,6 +50,7 @@ RESERVED_TYPES = frozenset(
     {
         "auth_expired",
         "auth_expiring",
+        "bye",
         "drain",
         "error",
         "gap",

@@ -56,10 +56,15 @@ def asks_for_websocket(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     upgrade, connection = False, False
     for name, value in headers:
         if name == b"upgrade":
-            upgrade = upgrade or b"websocket" in tokens(((name, value.lower()),), name)
+            upgrade = upgrade or _has(value, b"websocket")
         elif name == b"connection":
-            connection = connection or b"upgrade" in tokens(((name, value.lower()),), name)
+            connection = connection or _has(value, b"upgrade")
     return upgrade and connection
+
+
+def _has(value: bytes, token: bytes) -> bool:
+    value = value.lower()
+    return value == token or token in [member.strip() for member in value.split(b",")]
 
 
 def read_offer(method: str, http_version: str, headers: Headers, *, deflate: bool = True) -> Offer:

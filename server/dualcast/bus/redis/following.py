@@ -24,7 +24,7 @@ from .wire import Address, LinkLost, open_link
 
 _log = logging.getLogger(__name__)
 
-FLUSH_EVERY_S = 0.002
+FLUSH_EVERY_S = 0.005
 """In a storm of connects the (un)subscriptions of so much time share one command; a lone one goes at once."""
 RETRY_S = 0.1
 """Pause before a failed repair is tried again on a living subscription."""

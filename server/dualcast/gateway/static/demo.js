@@ -41,7 +41,7 @@ class Pane {
   state(name) {
     const light = this.root.querySelector(".light");
     light.dataset.state = name;
-    light.setAttribute("aria-label", name);
+    this.root.querySelector(".state").textContent = name;
     this.root.dataset.state = name;
     if (name === "open") this.attempts = 0;
   }
