@@ -123,7 +123,8 @@ class GapFrame(ServerFrame, tag="gap", frozen=True, kw_only=True):
     oldest: str | None = None
     """First cursor still available; missing: nothing is."""
     reason: str
-    """`trimmed`, `epoch` or `unknown`."""
+    """`trimmed`, `epoch`, `unknown`, or `late`: history has what was found too late to be delivered in
+    order."""
     cursor: str | None = None
     """Where delivery goes on."""
     history_url: str

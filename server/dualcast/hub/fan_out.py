@@ -31,6 +31,7 @@ def fan_out_run(feed: ChannelFeed, run: Sequence[Entry], sessions: Iterable[Subs
     sent = 0
     size = len(run)
     counters: DeliveryCounters | None = None
+    broken: list[Subscriber] = []  # they leave after the loop: leaving changes what is iterated
     for session in sessions:
         if session.gate < first:
             if session.encoding is not encoding:
@@ -48,7 +49,7 @@ def fan_out_run(feed: ChannelFeed, run: Sequence[Entry], sessions: Iterable[Subs
             try:
                 session.transport.write(data)
             except Exception:  # noqa: BLE001 — one broken connection must not end the others' fan-out
-                session.write_failed()
+                broken.append(session)
         elif session.gate != BEHIND and session.gate < last and session in members:
             rest = [entry for entry in run if entry.offset > session.gate]
             tail = b"".join(map(session.encoding.frame, rest))
@@ -57,9 +58,11 @@ def fan_out_run(feed: ChannelFeed, run: Sequence[Entry], sessions: Iterable[Subs
             try:
                 session.transport.write(tail)
             except Exception:  # noqa: BLE001 — as above
-                session.write_failed()
+                broken.append(session)
     if counters is not None:
         _count(counters, run, sent, len(data))
+    for session in broken:
+        session.write_failed()
 
 
 def fan_out_mixed(

@@ -106,6 +106,8 @@ class Rings:
 
         The caller has checked that they fit. They are the first to be evicted again.
         """
+        # Live entries may have come before the watch was confirmed: the page has those again, all of them.
+        self.trim(feed, feed.complete_from)
         feed.complete_from = after
         if not entries:
             return

@@ -125,8 +125,9 @@ class Gap(Struct, frozen=True):
     """A hole that cannot be filled: publications of `channel` after offset `after` and before `oldest` are
     gone.
 
-    `oldest` 0: nothing of the channel is left. `reason`: `trimmed`, `epoch` (the log was restored or lost) or
-    `unknown` (the cursor is not one of ours).
+    `oldest` 0: nothing of the channel is left. `reason`: `trimmed`, `epoch` (the log was restored or lost),
+    `unknown` (the cursor is not one of ours), or `late` (a lost entry was found when later ones had been
+    delivered: the hole is in the past, and history has what belongs there).
     """
 
     channel: str

@@ -127,7 +127,8 @@ class Repair:
                 if not gap.oldest:
                     channel, head = behind[gap.channel]
                     if head > channel.last:
-                        self._gap(feed, Gap(gap.channel, channel.last, 0))
+                        # Nothing is left of it: the hole ends with the last offset it is known to have had.
+                        self._gap(feed, Gap(gap.channel, channel.last, head + 1))
                         channel.last = head
             self._emit(feed, page.entries, position)
             after = page.next
