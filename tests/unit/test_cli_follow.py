@@ -27,8 +27,8 @@ def test_publications_and_signals_are_told_apart() -> None:
     assert _socket_event('{"type":"welcome","cursor":"e-3"}').cursor == "e-3"
 
 
-def test_commas_inside_an_id_are_encoded() -> None:
-    assert _query(["topic:a,b", "all"], "e-1") == "?channels=topic:a%2Cb,all&cursor=e-1"
+def test_each_channel_is_a_parameter_of_its_own_so_that_an_id_may_hold_a_comma() -> None:
+    assert _query(["topic:a,b", "all"], "e-1") == "?channel=topic:a%2Cb&channel=all&cursor=e-1"
     assert _query([]) == ""
 
 
