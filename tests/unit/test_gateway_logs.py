@@ -15,7 +15,9 @@ from support.tokens import token
 
 
 @pytest.fixture
-def lines() -> Iterator[io.StringIO]:
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    # A server that ran in this process before has raised uvicorn's level.
+    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "level", logging.NOTSET)
     root = logging.getLogger()
     before, level = list(root.handlers), root.level
     out = io.StringIO()
