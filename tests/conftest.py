@@ -1,4 +1,4 @@
-"""Shared fixtures. Asynchronous tests run on anyio's plugin over asyncio with uvloop."""
+"""Shared fixtures and the checklist report. Asynchronous tests run on anyio over asyncio with uvloop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,28 @@ from typing import Any
 
 import pytest
 
+from support.checklist import report
+
+_covered: set[str] = set()
+
 
 @pytest.fixture
 def anyio_backend() -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": True}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--covers", action="store_true", help="report the checklist ids the tests cover")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker in item.iter_markers("covers"):
+            _covered.update(marker.args)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.getoption("--covers"):
+        terminalreporter.section("checklist")
+        for line in report(_covered):
+            terminalreporter.write_line(line)
