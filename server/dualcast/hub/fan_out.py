@@ -8,6 +8,7 @@ and not written yet".
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 from dualcast.model.publication import Entry
 from dualcast.telemetry.counters import DeliveryCounters
@@ -132,6 +133,57 @@ def fan_out_mixed(
             session.transport.write(data)
         except Exception:  # noqa: BLE001 — as above
             session.write_failed()
+
+
+def fan_out_around(channels: dict[str, ChannelFeed], large: ChannelFeed, batch: Sequence[Entry]) -> None:
+    """Like `fan_out_mixed` for a batch in which one channel has nearly all the sessions: those that get only
+    its
+    entries (no audience, not ephemeral) share one run; the few that get something else as well are merged one
+    by one.
+    """
+    run: list[tuple[int, Entry]] = []
+    few: dict[Subscriber, list[tuple[int, Entry]]] = {}
+    for index, entry in enumerate(batch):
+        if entry.channel == large.name:
+            run.append((index, entry))
+        elif (feed := channels.get(entry.channel)) is not None:
+            for session in feed.sessions:
+                few.setdefault(session, []).append((index, entry))
+    members = large.sessions
+    rest = [session for session in members if session not in few] if few else members
+    fan_out_run(large, [entry for _, entry in run], rest)
+    for session, own in few.items():
+        due = sorted(own + run, key=_position) if session in members else own
+        _write_merged(session, [entry for _, entry in due])
+
+
+_position = itemgetter(0)
+
+
+def _write_merged(session: Subscriber, entries: list[Entry]) -> None:
+    """Writes to one session what it is due of `entries` (in batch order), as one write."""
+    frames: list[bytes] = []
+    sent: list[Entry] = []
+    for entry in entries:
+        gate, offset, audience = session.gate, entry.offset, entry.publication.audience
+        if offset:
+            if gate >= offset:
+                continue
+            session.gate = offset
+        elif gate == BEHIND:
+            session.counters.ephemeral_skipped += 1
+            continue
+        if audience is None or session.due(audience):
+            frames.append(session.encoding.frame(entry))
+            sent.append(entry)
+    if not frames:
+        return
+    data = frames[0] if len(frames) == 1 else b"".join(frames)
+    _count(session.counters, sent, 1, len(data))
+    try:
+        session.transport.write(data)
+    except Exception:  # noqa: BLE001 — as above
+        session.write_failed()
 
 
 def _count(counters: DeliveryCounters, run: Sequence[Entry], sessions: int, size: int) -> None:

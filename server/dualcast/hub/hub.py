@@ -12,9 +12,12 @@ from msgspec import Struct
 from dualcast.bus.port import EventBus
 from dualcast.model.publication import Entry, Gap, Page
 
-from .fan_out import fan_out_mixed, fan_out_run
+from .fan_out import fan_out_around, fan_out_mixed, fan_out_run
 from .feed import ChannelFeed, Rings, TenantFeed
 from .subscriber import Subscriber
+
+MIN_DOMINANT = 64
+"""Sessions a channel must have before its fan-out is worth separating from the rest of a batch."""
 
 
 class HubSettings(Struct, frozen=True, kw_only=True):
@@ -234,9 +237,27 @@ class Hub:
             found = channels.get(first)
             if found is not None and found.sessions:
                 fan_out_run(found, batch, found.sessions)
+        elif (large := self._dominant(channels, batch)) is not None:
+            fan_out_around(channels, large, batch)
         else:
             fan_out_mixed(channels, batch)
         self._done(feed, batch)
+
+    @staticmethod
+    def _dominant(channels: dict[str, ChannelFeed], batch: Sequence[Entry]) -> ChannelFeed | None:
+        """The channel of `batch` that has nearly all of its sessions, if its entries are plain ones."""
+        sizes = {entry.channel: 0 for entry in batch}
+        for name in sizes:
+            found = channels.get(name)
+            sizes[name] = len(found.sessions) if found is not None else 0
+        name = max(sizes, key=sizes.__getitem__)
+        size = sizes[name]
+        if size < MIN_DOMINANT or (sum(sizes.values()) - size) * 4 > size:
+            return None
+        for entry in batch:
+            if entry.channel == name and (not entry.offset or entry.publication.audience is not None):
+                return None
+        return channels[name]
 
     def _done(self, feed: TenantFeed, batch: Sequence[Entry]) -> None:
         # Only `advanced` may count the last offset itself: another watched target of it may still be on its
