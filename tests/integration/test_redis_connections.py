@@ -138,7 +138,7 @@ async def test_aborted_refused_and_reloaded_streams_leave_no_subscription_and_no
         await becomes(lambda: subscriptions(redis), before)
         await becomes(lambda: redis.command("PUBSUB", "CHANNELS"), channels)
         await becomes(lambda: redis.command("PUBSUB", "NUMPAT"), 0)
-        # Refusals look grants up, through the pool: it keeps what it opened, and opens no more than its bound.
+        # Refusals look grants up through the pool: it keeps what it opened, and opens no more than its bound.
         after = names(redis)
         assert after.total() <= MOST
         assert after - Counter({"dualcast-pool": after["dualcast-pool"]}) == connections - Counter(

@@ -39,6 +39,10 @@ class Room:
         self.bus.confirm()
         return open_session(self.node, names, **how)
 
+    def open_unconfirmed(self, *channels: str, **how: Any) -> tuple[RecordingSession, RecordingTransport]:
+        """An attached session; the watches it asks for wait for `bus.confirm`."""
+        return open_session(self.node, list(channels), **how)
+
     def say(self, ident: str, *channels: str, **fields: Any) -> int:
         """Publishes and hands it to the hub; the offset."""
         offset = self.bus.publish(ident, channels or ("all",), **fields)

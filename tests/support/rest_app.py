@@ -148,7 +148,7 @@ async def rest(
         metrics=Metrics(DualcastCollector(counters, bus_stats=engine.stats)),
         limits=RateLimits(rates),
         settings=settings or GatewaySettings(),
-        origin_allowed=authenticator.origins.allows,
+        origin_allowed=authenticator.page_allowed,
         draining=lambda: draining,
     )
     app = litestar_app(services, extra_handlers)

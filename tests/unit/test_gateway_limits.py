@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dualcast.gateway.limits import RateLimits, RateSettings, TokenBuckets
+from dualcast.gateway.limits import RateLimits, RateSettings, TokenBuckets, counted
 from dualcast.model.errors import RateLimited
 
 
@@ -49,7 +49,7 @@ def test_limits_by_address_leave_loopback_and_proxies_alone() -> None:
         ),
         Clock(),
     )
-    for address in ("127.0.0.1", "10.1.2.3", "", "unix"):
+    for address in ("127.0.0.1", "::ffff:127.0.0.1", "10.1.2.3", ""):
         for _ in range(5):
             limits.handshake(address)
             limits.request(address)
@@ -67,3 +67,26 @@ def test_zero_switches_off() -> None:
         limits.handshake("192.0.2.1")
         limits.request("192.0.2.1")
         limits.principal("t", "a")
+
+
+@pytest.mark.parametrize("address", ["unknown", "_hidden", "192.0.2.1:443", "localhost.evil.example"])
+def test_what_a_proxy_forwards_instead_of_an_address_is_limited_too(address: str) -> None:
+    limits = RateLimits(RateSettings(handshakes_per_ip_per_s=1, burst_s=1), Clock())
+    assert not limits.is_exempt(address)
+    limits.handshake(address)
+    with pytest.raises(RateLimited):
+        limits.handshake(address)
+
+
+def test_trusted_proxies_need_not_be_addresses() -> None:
+    limits = RateLimits(RateSettings(exempt=("*", "/run/proxy.sock", "10.0.0.0/8")), Clock())
+    assert limits.is_exempt("/run/proxy.sock")
+    assert limits.is_exempt("10.9.9.9")
+    assert not limits.is_exempt("192.0.2.1")
+
+
+def test_an_ipv6_subscriber_is_counted_once_whichever_of_its_addresses_it_uses() -> None:
+    assert counted("2001:db8:1:2::1") == counted("2001:db8:1:2:ffff::9") != counted("2001:db8:1:3::1")
+    assert counted("::ffff:192.0.2.1") == counted("192.0.2.1") == "192.0.2.1"
+    assert counted("fe80::1%eth0") == counted("fe80::2")
+    assert len(counted("x" * 5000)) <= 64
