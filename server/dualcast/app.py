@@ -178,6 +178,7 @@ def build(settings: Settings) -> Composition:
         revocations,
         AuthSettings(cookie_name=settings.identity.cookie, allowed_origins=settings.identity.origins),
         tenant_origins=lambda tenant: found.settings.origins if (found := tenants.current(tenant)) else (),
+        all_origins=tenants.origins,
     )
     access = Access(tenants, grants)
     limits = settings.limits
@@ -205,7 +206,7 @@ def build(settings: Settings) -> Composition:
         ),
         limits=RateLimits(rate_settings(settings)),
         settings=gateway_settings(settings),
-        origin_allowed=lambda origin: authenticator.origins.allows(origin, host="", secure=True, cookie=True),
+        origin_allowed=authenticator.page_allowed,
         draining=lambda: node.draining,
     )
     delivery = Delivery(

@@ -103,7 +103,7 @@ class Redis(_Section, frozen=True):
     url: str = ""
     """redis://, rediss:// or unix://; may hold user and password."""
     pool_connections: Annotated[int, Meta(ge=1, le=64)] = 8
-    """Command connections per process; beside them stand one subscriber and one probe connection."""
+    """For shared state, per process, opened when needed; appends, reads and subscriptions: one more each."""
     connect_timeout_s: Seconds = 5.0
     command_timeout_s: Seconds = 5.0
     key_prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,32}$")] = "dualcast"

@@ -159,6 +159,15 @@ def test_bench_counts_what_arrives(here: Here, transport: tuple[str, ...]) -> No
     assert done.stdout.split()[-5:-3] == ["400", "0"], done.stdout
 
 
+def test_bench_is_not_held_to_the_limit_of_the_user_in_the_environment(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(here.env, "DUALCAST_TOKEN", here.run("token", "--dev").stdout.strip())
+    done = here.run("bench", "--connections", "30", "--rate", "10", "--seconds", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-5:-3] == ["300", "0"], done.stdout
+
+
 def test_a_second_server_is_refused_in_words(here: Here) -> None:
     same_port = here.run("serve", "--dev", "--port", str(here.port))
     assert same_port.returncode == 1 and "cannot listen on" in same_port.stderr

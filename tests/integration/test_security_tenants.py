@@ -76,20 +76,20 @@ async def test_an_unreadable_origin_of_a_tenant_opens_nothing() -> None:
 
 
 async def test_connections_of_others_stay_unseen() -> None:
-    async with running_node("memory") as node:
-        async with (
-            await open_socket(node.port, node.token("alice")) as mine,
-            await open_socket(node.port, node.token("alice", tenant="other")) as same_name,
-            await open_socket(
-                node.port, node.token("mallory", channels=["user:*"]), channels=["user:alice"]
-            ) as listener,
-        ):
-            for client in (mine, same_name, listener):
-                await client.welcome()
-            answer = await node.http.get("/v1/connections", headers=node.auth("alice"))
-            found = answer.json()["connections"]
-            assert [row["user"] for row in found] == ["alice"]
-            listed = await node.http.get("/v1/connections?user=alice", headers=node.auth("root", "admin"))
-            assert [row["id"] for row in listed.json()["connections"]] == [row["id"] for row in found]
-            nobody = await node.http.get("/v1/connections?user=nobody", headers=node.auth("root", "admin"))
-            assert nobody.json()["connections"] == []
+    async with (
+        running_node("memory") as node,
+        await open_socket(node.port, node.token("alice")) as mine,
+        await open_socket(node.port, node.token("alice", tenant="other")) as same_name,
+        await open_socket(
+            node.port, node.token("mallory", channels=["user:*"]), channels=["user:alice"]
+        ) as listener,
+    ):
+        for client in (mine, same_name, listener):
+            await client.welcome()
+        answer = await node.http.get("/v1/connections", headers=node.auth("alice"))
+        found = answer.json()["connections"]
+        assert [row["user"] for row in found] == ["alice"]
+        listed = await node.http.get("/v1/connections?user=alice", headers=node.auth("root", "admin"))
+        assert [row["id"] for row in listed.json()["connections"]] == [row["id"] for row in found]
+        nobody = await node.http.get("/v1/connections?user=nobody", headers=node.auth("root", "admin"))
+        assert nobody.json()["connections"] == []

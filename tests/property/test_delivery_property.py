@@ -45,6 +45,9 @@ class Client:
             if word == "p":
                 epoch, offset, ident, _channel = rest[0], int(rest[1]), rest[2], rest[3]
                 assert ident not in self.on_connection, "twice on one connection"
+                if not offset:
+                    self.on_connection.add(ident)
+                    continue
                 assert offset > self.last_offset, "offsets ascend on a connection"
                 self.on_connection.add(ident)
                 self.last_offset = offset
@@ -67,11 +70,13 @@ class Client:
 class World:
     """One node, one bus, a few clients; `step` plays one operation."""
 
-    def __init__(self, keep: int, ring: int) -> None:
+    def __init__(self, keep: int, ring: int, ring_bytes: int) -> None:
         self.bus = ModelBus(keep=keep)
         self.hub = Hub(
             self.bus,  # type: ignore[arg-type]
-            HubSettings(ring_entries=ring, large_fan_out=1, backlog_bytes=900, idle_sweeps=0),
+            HubSettings(
+                ring_entries=ring, ring_bytes=ring_bytes, large_fan_out=1, backlog_bytes=900, idle_sweeps=0
+            ),
         )
         self.bus.follower = self.hub
         self.node = Node(
@@ -179,7 +184,12 @@ OPERATIONS = st.lists(
         st.tuples(st.just("read"), st.integers(0, 2), st.none()),
         st.tuples(st.just("turns"), st.integers(1, 5), st.none()),
         st.tuples(st.just("slow-reads"), st.integers(0, 3), st.none()),
-        st.tuples(st.just("lose-tail"), st.integers(0, 2), st.none()),
+        st.tuples(st.just("lose-tail"), st.integers(0, 2), st.booleans()),
+        st.tuples(st.just("miss"), st.none(), st.none()),
+        st.tuples(
+            st.just("whisper"), st.lists(st.sampled_from(CHANNELS), min_size=1, unique=True), st.none()
+        ),
+        st.tuples(st.just("resume"), st.integers(0, 2), st.none()),
         st.tuples(st.just("subscribe"), st.integers(0, 2), st.sampled_from(CHANNELS)),
         st.tuples(st.just("unsubscribe"), st.integers(0, 2), st.sampled_from(CHANNELS)),
         st.tuples(st.just("sweep"), st.none(), st.none()),
@@ -189,8 +199,8 @@ OPERATIONS = st.lists(
 )
 
 
-async def play(operations: list[tuple[str, object, object]], keep: int, ring: int) -> None:
-    world = World(keep, ring)
+async def play(operations: list[tuple[str, object, object]], keep: int, ring: int, ring_bytes: int) -> None:
+    world = World(keep, ring, ring_bytes)
     worker = asyncio.create_task(world.recovery.run())
     try:
         for number, (name, first, second) in enumerate(operations):
@@ -219,12 +229,21 @@ async def play(operations: list[tuple[str, object, object]], keep: int, ring: in
             elif name == "slow-reads":
                 world.bus.read_turns = first  # type: ignore[assignment]
             elif name == "lose-tail":
-                world.bus.lose_tail(first)  # type: ignore[arg-type]
+                world.bus.lose_tail(first, tell=bool(second))  # type: ignore[arg-type]
+            elif name == "miss":
+                world.bus.miss()
+            elif name == "whisper":
+                world.bus.whisper(f"w{number}", first)  # type: ignore[arg-type]
+            elif name == "resume" and client.session is not None and client.cursor and client.joined:
+                client.listen()
+                epoch, _, text = client.cursor.partition("-")
+                client.on_connection = set()
+                client.last_offset = int(text)
+                client.session.resume(epoch, int(text))
             elif name == "subscribe" and client.session is not None and not client.session.closed:
                 feed = world.hub.channel(TENANT, str(second))
                 if feed.complete_from >= 0 and client.joined and second not in client.joined:
-                    client.session.subscribe([feed])
-                    client.joined[str(second)] = world.bus.top
+                    client.joined[str(second)] = client.session.subscribe([feed])
             elif name == "unsubscribe" and client.session is not None and len(client.joined) > 1:
                 client.session.unsubscribe([str(second)])
                 client.joined.pop(str(second), None)
@@ -245,6 +264,8 @@ async def play(operations: list[tuple[str, object, object]], keep: int, ring: in
 
 
 @settings(max_examples=1000, deadline=None)
-@given(OPERATIONS, st.integers(1, 6), st.integers(1, 6))
-def test_every_due_publication_arrives_once_in_order_or_is_announced_as_a_gap(operations, keep, ring):
-    asyncio.run(play(operations, keep, ring))
+@given(OPERATIONS, st.integers(1, 6), st.integers(1, 6), st.sampled_from([0, 1500, 1 << 26]))
+def test_every_due_publication_arrives_once_in_order_or_is_announced_as_a_gap(
+    operations, keep, ring, ring_bytes
+):
+    asyncio.run(play(operations, keep, ring, ring_bytes))

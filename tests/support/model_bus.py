@@ -33,6 +33,8 @@ class ModelBus:
         self.follower: Follower | None = None
         self.read_turns = 0
         self.away = False
+        self.untold: int | None = None
+        """A new epoch the follower has not been told of: its base."""
         self.lost: set[str] = set()
         """Ids that were acknowledged and are gone with the log's tail."""
 
@@ -61,18 +63,20 @@ class ModelBus:
         """Hands the next publications to the follower as one batch; `split`: the last one only up to its
         first channel."""
         assert self.follower is not None
+        self.tell_epoch()
         batch: list[Entry] = []
         complete = 0
         while self.live and batches > 0:
             batches -= 1
             entries = self.live.popleft()
-            if split and batches == 0 and len(entries) > 1:
+            if split and batches == 0 and len(entries) > 1 and entries[0].offset:
                 self.live.appendleft(entries[1:])
                 batch.append(entries[0])
                 break
             batch.extend(entries)
-            complete = entries[0].offset
-        batch = [entry for entry in batch if entry.channel in self.watching]
+            complete = entries[0].offset or complete
+        # Of channels that are asked for entries may come before the watch is confirmed.
+        batch = [entry for entry in batch if entry.channel in self.watching or entry.channel in self.asked]
         if batch:
             self.follower.entries(TENANT, batch)
         if complete:
@@ -81,12 +85,41 @@ class ModelBus:
     def confirm(self) -> None:
         """Confirms every watch asked for so far."""
         assert self.follower is not None
+        self.tell_epoch()
         asked, self.asked = self.asked, []
         for channel in asked:
             self.watching.add(channel)
             self.follower.watched(TENANT, channel, self.epoch, self.top)
 
-    def lose_tail(self, count: int) -> None:
+    def whisper(self, ident: str, channels: Sequence[str]) -> None:
+        """An ephemeral publication."""
+        publication = Publication(TENANT, self.epoch, 0, ident, "e", b"{}", 0)
+        self.live.append([Entry(publication, channel, 0) for channel in channels])
+
+    def miss(self) -> None:
+        """The next live publication is lost on its way and found only after the one behind it was handed
+        over."""
+        assert self.follower is not None
+        self.tell_epoch()
+        if len(self.live) < 2 or not self.live[0][0].offset or not self.live[1][0].offset:
+            return
+        lost, found = self.live.popleft(), self.live.popleft()
+        if batch := [entry for entry in found if entry.channel in self.watching]:
+            self.follower.entries(TENANT, batch)
+        for entry in lost:
+            if entry.channel in self.watching:
+                gap = Gap(entry.channel, entry.offset - 1, entry.offset + 1, "late")
+                self.follower.gap(TENANT, gap)
+        self.follower.advanced(TENANT, self.epoch, found[0].offset)
+
+    def tell_epoch(self) -> None:
+        """The follower hears of a new epoch."""
+        assert self.follower is not None
+        base, self.untold = self.untold, None
+        if base is not None:
+            self.follower.epoch(TENANT, self.epoch, base)
+
+    def lose_tail(self, count: int, *, tell: bool = True) -> None:
         """The newest `count` publications vanish, as after a kill -9 of a log that was not flushed. What this
         node saw live is known to it (fencing), so the new epoch goes on above it. Everything still on its way
         is lost too."""
@@ -97,7 +130,9 @@ class ModelBus:
         self.lost.update(entry.publication.id for entries in self.live for entry in entries)
         self.live.clear()
         self.epoch_number += 1
-        self.follower.epoch(TENANT, self.epoch, self.top)
+        self.untold = self.top
+        if tell:
+            self.tell_epoch()
 
     # ── EventBus ──
 

@@ -17,6 +17,11 @@ from dualcast.model.cursor import Cursor
 from dualcast.model.errors import DualcastError
 from dualcast.model.publication import Draft, Entry, Gap, Page, Quota, Receipt
 
+SKIP = 1 << 20
+"""An engine that cannot rule out that a tail of its log is lost goes on at least so far above it. A cursor
+from between
+is answered with a gap by `read`; nothing but a read may answer it."""
+
 
 class Health(Struct, frozen=True):
     """Result of a probe. Times in seconds; None: that leg failed."""

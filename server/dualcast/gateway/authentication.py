@@ -18,6 +18,7 @@ from dualcast.model.errors import Forbidden, Unauthorized
 from dualcast.model.principal import ADMIN, PUBLISHER, Principal
 
 from .body import Scope
+from .limits import counted
 from .services import Services
 
 PUBLIC = "public"
@@ -40,11 +41,11 @@ async def authenticate(services: Services, scope: Scope) -> Principal:
 
 
 def client_address(scope: Scope) -> str:
-    """The peer's address (behind a trusted proxy: the forwarded one, which uvicorn has put there); "" when
-    unknown.
+    """The address by which the caller is counted: the peer's (behind a trusted proxy: the forwarded one,
+    which uvicorn has put there), of IPv6 the /64; "" when unknown.
     """
     client = scope.get("client")
-    return client[0] if client else ""
+    return counted(client[0]) if client else ""
 
 
 async def require_principal(

@@ -9,12 +9,12 @@ from litestar import get
 from litestar.params import FromPath, QueryParameter
 from msgspec import Raw, Struct
 
+from dualcast.dialects.native import rfc3339
 from dualcast.model.channel import check_channel
 from dualcast.model.cursor import Cursor, parse_cursor
 from dualcast.model.errors import BadChannel, Forbidden
 from dualcast.model.principal import Principal
 from dualcast.model.publication import Audience, Entry, Gap
-from dualcast.publishing.notification import utc_text
 
 from .services import Caller, Injected, Services
 
@@ -26,6 +26,7 @@ class HistoryEntry(Struct, frozen=True, omit_defaults=True):
     id: str
     event: str
     time: str
+    """RFC 3339, UTC, milliseconds; the same text as on streams and sockets."""
     data: Raw
 
 
@@ -114,7 +115,7 @@ async def _start(
 def _entry(entry: Entry) -> HistoryEntry:
     found = entry.publication
     return HistoryEntry(
-        str(Cursor(found.epoch, found.offset)), found.id, found.type, utc_text(found.time_ms), Raw(found.data)
+        str(Cursor(found.epoch, found.offset)), found.id, found.type, rfc3339(found.time_ms), Raw(found.data)
     )
 
 

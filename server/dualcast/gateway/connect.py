@@ -12,7 +12,15 @@ from dualcast.identity.authenticator import Authenticated
 from dualcast.identity.credentials import Kind
 from dualcast.model.channel import ALL, check_channel, check_id, user_channel
 from dualcast.model.cursor import parse_cursor
-from dualcast.model.errors import BadChannel, BadCursor, BadRequest, BusUnavailable, Forbidden, LimitExceeded
+from dualcast.model.errors import (
+    BadChannel,
+    BadCursor,
+    BadRequest,
+    BusUnavailable,
+    Forbidden,
+    LimitExceeded,
+    Unauthorized,
+)
 from dualcast.model.principal import Principal
 from dualcast.session.admission import check_limits, evict_oldest
 from dualcast.session.native_commands import NativeCommands
@@ -172,6 +180,9 @@ async def make_session(
     )
     if not await watched(node, session.channels) and node.hub.available:
         raise BusUnavailable("the event bus does not answer", retry_after_s=2)
+    if delivery.services.revocations.is_revoked(request.principal):
+        # While the channels were waited for: the session is in no index yet, so nobody else would end it.
+        raise Unauthorized("the token was revoked")
     session.settle()
     limit = request.tenant.settings.max_connections_per_user
     limit = node.settings.max_per_user if limit is None else limit

@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from itertools import islice
 
+from dualcast.hub.subscriber import Subscriber
 from dualcast.identity.revocation import Revocations
+from dualcast.model.channel import user_channel
 from dualcast.model.codes import Close
 from dualcast.model.principal import Principal
 from dualcast.session.node import Node
@@ -31,8 +33,15 @@ class Directory:
         return [self._info(session) for session in islice(newer, limit)]
 
     def _of(self, tenant: str, user: str | None) -> Iterable[Session]:
-        """Sessions oldest first, which is also the order of their ids."""
-        for session in list(self._node.hub.sessions.values()):
+        """Sessions oldest first, which is also the order of their ids. Those of a user are found by the
+        channel each of them has, so that asking for them does not cost more the more others there are.
+        """
+        among: Iterable[Subscriber] = self._node.hub.sessions.values()
+        if user is not None:
+            feed = self._node.hub.tenants.get(tenant)
+            channel = feed.channels.get(user_channel(user)) if feed is not None else None
+            among = channel.sessions if channel is not None else ()
+        for session in list(among):
             if (
                 isinstance(session, Session)
                 and session.principal.tenant == tenant

@@ -28,6 +28,7 @@ _ALLOW_HEADERS = b"Authorization, Content-Type, Idempotency-Key, Last-Event-ID"
 _ALLOW_METHODS = b"GET, POST, PUT, DELETE"
 _EXPOSE = b"Retry-After, Deprecation, Sunset, Link"
 _VARY = (b"vary", b"Origin")
+_CREDENTIALS = (b"access-control-allow-credentials", b"true")
 
 
 class Edge:
@@ -46,15 +47,16 @@ class Edge:
         scope = cast(Scope, typed_scope)
         if scope["type"] != "http":
             direct = self._direct.get(scope["path"]) if scope["type"] == "websocket" else None
-            await (direct or self._app)(typed_scope, receive, send)
+            sending = _as_denial(send) if scope["type"] == "websocket" else send
+            await (direct or self._app)(typed_scope, receive, sending)
             return
         origin = header(scope, b"origin")
         if origin:
-            allowed = self._services.origin_allowed(origin)
+            allowed = self._cors(origin)
             if scope["method"] == "OPTIONS" and header(scope, b"access-control-request-method"):
-                await _preflight(send, origin, allowed)
+                await _preflight(send, allowed)
                 return
-            send = _with_cors(send, origin, allowed)
+            send = _with_cors(send, allowed)
         try:
             path = scope["path"]
             if path not in UNLIMITED:
@@ -68,6 +70,17 @@ class Edge:
             await self._app(cast(TypedScope, _adapted(scope, path)), receive, send)
         else:
             await direct(typed_scope, receive, send)
+
+    def _cors(self, origin: str) -> list[tuple[bytes, bytes]]:
+        """The headers that let a page of `origin` read an answer; [] for a page that may not. Which tenant is
+        called is not known yet, so pages of every tenant may ask; whether a cookie counts is decided with the
+        caller (`identity.authenticator`).
+        """
+        allowed = self._services.origin_allowed
+        if not allowed(origin, False):
+            return []
+        found = [(b"access-control-allow-origin", origin.encode("latin-1"))]
+        return [*found, _CREDENTIALS] if allowed(origin, True) else found
 
 
 def _adapted(scope: Scope, path: str) -> Scope:
@@ -85,30 +98,38 @@ def _adapted(scope: Scope, path: str) -> Scope:
     return {**scope, **changes} if changes else scope
 
 
-async def _preflight(send: Send, origin: str, allowed: bool) -> None:
+def _as_denial(send: Send) -> Send:
+    """HTTP answers to a WebSocket handshake, from routes that take none, go out as its denial (ASGI extension
+    `websocket.http.response`, which the server has).
+    """
+
+    async def sending(message: Message) -> None:
+        if message["type"].startswith("http.response."):
+            message = cast(Message, {**message, "type": "websocket." + message["type"]})
+        await send(message)
+
+    return sending
+
+
+async def _preflight(send: Send, allowed: list[tuple[bytes, bytes]]) -> None:
     headers = [_VARY]
     if allowed:
         headers += [
-            (b"access-control-allow-origin", origin.encode("latin-1")),
+            *allowed,
             (b"access-control-allow-methods", _ALLOW_METHODS),
             (b"access-control-allow-headers", _ALLOW_HEADERS),
-            (b"access-control-allow-credentials", b"true"),
             (b"access-control-max-age", b"600"),
         ]
     await send({"type": "http.response.start", "status": 204, "headers": headers})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _with_cors(send: Send, origin: str, allowed: bool) -> Send:
+def _with_cors(send: Send, allowed: list[tuple[bytes, bytes]]) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = [*message["headers"], _VARY]
             if allowed:
-                headers += [
-                    (b"access-control-allow-origin", origin.encode("latin-1")),
-                    (b"access-control-allow-credentials", b"true"),
-                    (b"access-control-expose-headers", _EXPOSE),
-                ]
+                headers += [*allowed, (b"access-control-expose-headers", _EXPOSE)]
             message["headers"] = headers
         await send(message)
 

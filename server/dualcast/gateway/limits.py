@@ -81,15 +81,18 @@ class RateLimits:
         self._requests = buckets(wanted.requests_per_ip_per_s)
         self._principals = buckets(wanted.requests_per_principal_per_s)
         self._handshakes = buckets(wanted.handshakes_per_ip_per_s)
-        networks = [ipaddress.ip_network(text, strict=False) for text in wanted.exempt]
+        networks = [network for text in wanted.exempt if (network := _network(text)) is not None]
+        literals = {"", *wanted.exempt}  # "": a unix socket's peer, nothing to tell callers apart by
 
         @lru_cache(4096)
         def exempt(address: str) -> bool:
             try:
-                ip = ipaddress.ip_address(address)
+                ip = ipaddress.ip_address(address.partition("%")[0])
             except ValueError:
-                # A unix socket or a test client: no address, so nothing to tell callers apart by.
-                return True
+                # Whatever a proxy calls its client ("unknown", a name): limited like an address.
+                return address in literals
+            if isinstance(ip, ipaddress.IPv6Address):
+                ip = ip.ipv4_mapped or ip
             return any(ip.version == network.version and ip in network for network in networks)
 
         self._exempt = exempt
@@ -112,6 +115,27 @@ class RateLimits:
         """Counts one stream or socket handshake from `address`; raises RateLimited."""
         if self._settings.handshakes_per_ip_per_s and not self._exempt(address):
             _check(self._handshakes.take(address), "too many connects from this address")
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None  # "*" or the name of a unix socket, among trusted proxies
+
+
+@lru_cache(4096)
+def counted(address: str) -> str:
+    """The name under which the clients of `address` are counted: an IPv6 subscriber owns a /64 and could
+    come from another of its addresses every time.
+    """
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address[:64]
+    if isinstance(ip, ipaddress.IPv6Address):
+        return str(ip.ipv4_mapped or ipaddress.ip_network((ip, 64), strict=False).network_address)
+    return str(ip)
 
 
 def _check(wait_s: float, reason: str) -> None:

@@ -106,6 +106,10 @@ class TicketOffice(Protocol):
 class Revocation(Protocol):
     """Revoked tokens and users; `identity.revocation.Revocations` is one."""
 
+    def is_revoked(self, principal: Principal) -> bool:
+        """Whether its token or its user has been revoked, as far as this node knows."""
+        ...
+
     async def revoke_token(self, tenant: str, token_id: str, *, expires_at: int | None = None) -> None: ...
 
     async def revoke_user(self, tenant: str, sub: str, *, issued_before: int | None = None) -> int: ...
@@ -119,7 +123,7 @@ def _never() -> bool:
     return False
 
 
-def _no_origin(origin: str) -> bool:
+def _no_origin(origin: str, cookie: bool) -> bool:
     return False
 
 
@@ -141,8 +145,8 @@ class Services:
     """The Prometheus text of this node."""
     limits: RateLimits = field(default_factory=RateLimits)
     settings: GatewaySettings = field(default_factory=GatewaySettings)
-    origin_allowed: Callable[[str], bool] = _no_origin
-    """Whether pages of an Origin may read answers (CORS). Default: deny."""
+    origin_allowed: Callable[[str, bool], bool] = _no_origin
+    """(Origin, whether with cookies) → whether its pages may read answers (CORS). Default: deny."""
     draining: Callable[[], bool] = _never
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
 
-from dualcast.model.publication import Entry
+from dualcast.model.publication import Entry, Publication
 from dualcast.telemetry.counters import DeliveryCounters
 
 from .encoding import Encoding
 from .feed import ChannelFeed
 from .subscriber import BEHIND, Subscriber
+
+_NOBODY: set[Subscriber] = set()
 
 
 def fan_out_run(feed: ChannelFeed, run: Sequence[Entry], sessions: Iterable[Subscriber]) -> None:
@@ -67,19 +69,26 @@ def fan_out_run(feed: ChannelFeed, run: Sequence[Entry], sessions: Iterable[Subs
 
 
 def fan_out_mixed(
-    channels: dict[str, ChannelFeed], batch: Sequence[Entry], only: Sequence[Subscriber] | None = None
+    channels: dict[str, ChannelFeed],
+    batch: Sequence[Entry],
+    only: Sequence[Subscriber] | None = None,
+    given: dict[int, set[Subscriber]] | None = None,
 ) -> None:
     """Writes a batch over several channels: one write per session, its frames merged in offset order.
 
     Equal merges are joined once. Ephemeral entries (offset 0) keep their place in the batch and move no gate.
-    `only` restricts it to those sessions (a slice of a large channel).
+    `only` restricts it to those sessions (a slice of a large channel); `given` remembers between slices who
+    has had which ephemeral publication (by its object's id), since no gate does.
     """
     dirty: list[Subscriber] = []
+    if given is None:
+        given = {}
     for entry in batch:
         feed = channels.get(entry.channel)
         if feed is None or not feed.sessions:
             continue
         offset = entry.offset
+        had = _NOBODY if offset else given.setdefault(id(entry.publication), set())
         audience = entry.publication.audience
         encoding: Encoding | None = None
         counters: DeliveryCounters | None = None
@@ -93,6 +102,10 @@ def fan_out_mixed(
             elif gate == BEHIND:
                 session.counters.ephemeral_skipped += 1
                 continue
+            elif session in had:
+                continue  # by another of its channels
+            else:
+                had.add(session)
             if audience is not None and not session.due(audience):
                 if offset:
                     session.gate = offset
@@ -164,6 +177,7 @@ def _write_merged(session: Subscriber, entries: list[Entry]) -> None:
     """Writes to one session what it is due of `entries` (in batch order), as one write."""
     frames: list[bytes] = []
     sent: list[Entry] = []
+    passing: Publication | None = None
     for entry in entries:
         gate, offset, audience = session.gate, entry.offset, entry.publication.audience
         if offset:
@@ -173,6 +187,10 @@ def _write_merged(session: Subscriber, entries: list[Entry]) -> None:
         elif gate == BEHIND:
             session.counters.ephemeral_skipped += 1
             continue
+        elif entry.publication is passing:
+            continue  # by another of its channels
+        else:
+            passing = entry.publication
         if audience is None or session.due(audience):
             frames.append(session.encoding.frame(entry))
             sent.append(entry)

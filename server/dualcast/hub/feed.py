@@ -85,6 +85,8 @@ class Rings:
     def add(self, feed: ChannelFeed, entry: Entry) -> None:
         """Appends a live entry to the channel's ring; evicts the oldest where a bound is reached."""
         ring = feed.ring
+        if entry.offset <= feed.complete_from:
+            return  # on its way when the watch was confirmed, or below a hole
         if ring is None:
             ring = feed.ring = deque()
         elif ring and entry.offset <= ring[-1].offset:
@@ -99,6 +101,10 @@ class Rings:
         self._shrink()
         if len(self._order) > 2 * self._live + 1024:
             self._compact()
+
+    def fit(self, entries: Sequence[Entry]) -> bool:
+        """Whether `entries` can be added without evicting anything."""
+        return self.bytes + sum(map(self._size, entries)) <= self._limit
 
     def prepend(self, feed: ChannelFeed, entries: Sequence[Entry], after: int) -> None:
         """Puts what the bus has of (`after`, `complete_from`] in front of the ring, which is complete since

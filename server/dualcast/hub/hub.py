@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from msgspec import Struct
 
-from dualcast.bus.port import EventBus
+from dualcast.bus.port import SKIP, EventBus
 from dualcast.model.publication import Entry, Gap, Page
 
 from .fan_out import fan_out_around, fan_out_mixed, fan_out_run
@@ -43,7 +43,8 @@ class Hub:
         self._bus = bus
         self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._waiting: dict[tuple[str, str], list[Callable[[], None]]] = {}
+        self._waiting: dict[tuple[str, str], dict[Callable[[], None], Sequence[ChannelFeed]]] = {}
+        """Channel not watched yet → who waits for it, and for which others with it."""
         self.rings = Rings(entries_per_channel=settings.ring_entries, total_bytes=settings.ring_bytes)
         self.tenants: dict[str, TenantFeed] = {}
         self.sessions: dict[str, Subscriber] = {}
@@ -66,30 +67,36 @@ class Hub:
         return found
 
     def when_watched(self, feeds: Sequence[ChannelFeed], then: Callable[[], None]) -> bool:
-        """True when every feed is watched now; otherwise `then` is called once, when the last of them is."""
+        """True when every feed is watched now; otherwise `then` is called once, when the last of them is.
+
+        Equal callbacks wait once. Who gives up calls `stop_waiting`.
+        """
         missing = [feed for feed in feeds if feed.complete_from < 0]
-        if not missing:
-            return True
-        left = len(missing)
-
-        def one() -> None:
-            nonlocal left
-            left -= 1
-            if left == 0:
-                then()
-
         for feed in missing:
-            self._waiting.setdefault((feed.tenant.name, feed.name), []).append(one)
-        return False
+            self._waiting.setdefault((feed.tenant.name, feed.name), {})[then] = feeds
+        return not missing
+
+    def stop_waiting(self, feeds: Sequence[ChannelFeed], then: Callable[[], None]) -> None:
+        """Forgets what `when_watched` was asked with these arguments; unknown ones are ignored."""
+        if not self._waiting:
+            return
+        for feed in feeds:
+            key = (feed.tenant.name, feed.name)
+            waiting = self._waiting.get(key)
+            if waiting is not None and waiting.pop(then, None) is not None and not waiting:
+                del self._waiting[key]
 
     def backfill(self, feeds: Sequence[ChannelFeed], page: Page, after: int) -> bool:
         """Puts a page of `feeds`, read after offset `after`, in front of their rings. True: every ring
         reaches back to `after`.
 
-        False, and nothing changed, when the page does not join them: it is truncated or has gaps, or a ring
-        would outgrow its bound.
+        False, and nothing changed, when the page does not join them: it is truncated or has gaps, a ring
+        would outgrow its bound, or the log skipped offsets on the way (`bus.port.SKIP`).
         """
         if page.gaps or after > page.top or any(feed.complete_from > page.next for feed in feeds):
+            return False
+        offsets = [after, *(entry.offset for entry in page.entries), page.next]
+        if any(later - earlier >= SKIP for earlier, later in pairwise(offsets)):
             return False
         older: dict[str, list[Entry]] = {feed.name: [] for feed in feeds}
         for entry in page.entries:
@@ -102,6 +109,8 @@ class Hub:
             if len(entries) + len(feed.ring or ()) > self._settings.ring_entries:
                 return False
             pairs.append((feed, entries))
+        if not self.rings.fit([entry for _, entries in pairs for entry in entries]):
+            return False
         for feed, entries in pairs:
             if feed.complete_from > after:
                 self.rings.prepend(feed, entries, after)
@@ -140,7 +149,12 @@ class Hub:
         if feed is None or not batch:
             return
         channels = feed.channels
-        known = [entry for entry in batch if entry.channel in channels]
+        # What comes before its watch is confirmed is in the past of everybody who will be told of the watch.
+        known = [
+            entry
+            for entry in batch
+            if (found := channels.get(entry.channel)) is not None and found.complete_from >= 0
+        ]
         if not known:
             return
         for entry in known:
@@ -161,8 +175,9 @@ class Hub:
             feed.epoch, feed.head = epoch, offset
         if found.complete_from < 0:
             found.complete_from = offset
-        for then in self._waiting.pop((tenant, channel), ()):
-            then()
+        for then, feeds in self._waiting.pop((tenant, channel), {}).items():
+            if all(one.complete_from >= 0 for one in feeds):
+                then()
 
     def advanced(self, tenant: str, epoch: str, offset: int) -> None:
         feed = self.tenants.get(tenant)
@@ -175,11 +190,8 @@ class Hub:
 
     def gap(self, tenant: str, gap: Gap) -> None:
         feed = self.tenants.get(tenant)
-        if feed is None:
-            return
-        if feed.running:
-            self._defer(feed, lambda: self._gap(feed, gap))
-        else:
+        if feed is not None:
+            # Not deferred behind a fan-out: nobody may be given what follows the hole and leave untold of it.
             self._gap(feed, gap)
 
     def epoch(self, tenant: str, epoch: str, offset: int) -> None:
@@ -187,9 +199,9 @@ class Hub:
         if feed is None:
             return
         if feed.running:
-            self._defer(feed, lambda: self._epoch(feed, epoch, offset))
-        else:
-            self._epoch(feed, epoch, offset)
+            # Not deferred: nobody may read entries of the new epoch from a ring before hearing of it.
+            self._shed(feed)
+        self._epoch(feed, epoch, offset)
 
     def status(self, available: bool) -> None:
         self.available = available
@@ -268,6 +280,7 @@ class Hub:
 
     def _steps(self, feed: TenantFeed, batch: Sequence[Entry]) -> Iterator[None]:
         size = self._settings.large_fan_out
+        given: dict[int, set[Subscriber]] = {}
         for name, group in groupby(batch, key=lambda entry: entry.channel):
             run = list(group)
             found = feed.channels.get(name)
@@ -282,7 +295,7 @@ class Hub:
                     fan_out_run(found, run, part)
                 else:
                     for entry in run:
-                        fan_out_mixed(feed.channels, (entry,), part)
+                        fan_out_mixed(feed.channels, (entry,), part, given)
                 yield
         self._done(feed, batch)
 
@@ -300,13 +313,17 @@ class Hub:
         if feed.backlog_bytes + size > self._settings.backlog_bytes and not callable(item):
             # The rings have it all: sessions catch up from there, in order, at their own pace.
             self.overflows += 1
-            feed.backlog = deque(pair for pair in feed.backlog if callable(pair[1]))
-            feed.backlog_bytes = 0
-            for session in self.sessions_of(feed.name):
-                session.fall_behind()
+            self._shed(feed)
             return
         feed.backlog_bytes += size
         feed.backlog.append((size, item))
+
+    def _shed(self, feed: TenantFeed) -> None:
+        """Drops the entries of the backlog; every session falls behind where it really stands."""
+        feed.backlog = deque(pair for pair in feed.backlog if callable(pair[1]))
+        feed.backlog_bytes = 0
+        for session in self.sessions_of(feed.name):
+            session.fall_behind()
 
     def _drain_backlog(self, feed: TenantFeed) -> None:
         while feed.backlog and not feed.running:

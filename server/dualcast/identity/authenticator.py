@@ -72,11 +72,13 @@ class Authenticator:
         settings: AuthSettings | None = None,
         *,
         tenant_origins: Callable[[str], Sequence[str]] | None = None,
+        all_origins: Callable[[], tuple[str, ...]] | None = None,
     ) -> None:
-        """`tenant_origins`: the pages a tenant allows beside the node's list. Raises BadOrigin for an entry
-        of the node's lists that is none.
+        """`tenant_origins`: the pages a tenant allows beside the node's list; `all_origins`: those of all
+        tenants. Raises BadOrigin for an entry of the node's lists that is none.
         """
         self._tenant_origins = tenant_origins
+        self._all_origins = all_origins
         self._verifier = verifier
         self._tickets = tickets
         self._revocations = revocations
@@ -84,10 +86,14 @@ class Authenticator:
         self._origins = Origins(self._settings.allowed_origins)
         self._legacy_origins = Origins(self._settings.legacy_allowed_origins)
 
-    @property
-    def origins(self) -> Origins:
-        """The native allow-list, also for CORS."""
-        return self._origins
+    def page_allowed(self, origin: str, cookie: bool) -> bool:
+        """Whether pages of `origin` may read answers (CORS), with `cookie` also those to requests that carry
+        cookies: pages the node or any tenant names. It says nothing of who may call: a cookie of another
+        tenant is refused by `authenticate`.
+        """
+        if self._origins.allows(origin, cookie=cookie):
+            return True
+        return self._all_origins is not None and _parsed(self._all_origins()).allows(origin, cookie=cookie)
 
     def try_cached(self, scope: Scope, *, kind: Kind, native: bool) -> Authenticated | None:
         """`authenticate` without waiting; None: it has to be awaited. Raises what `authenticate` raises for a
@@ -191,8 +197,13 @@ def _allowed(scope: Scope, origins: Origins, *, cookie: bool) -> bool:
 
 @lru_cache(maxsize=1024)
 def _parsed(entries: tuple[str, ...]) -> Origins:
-    """A tenant's own list; one bad entry in it makes it empty, not open."""
+    """Entries of tenants; one that is none lets nobody in."""
+    return Origins(entry for entry in entries if _is_entry(entry))
+
+
+def _is_entry(entry: str) -> bool:
     try:
-        return Origins(entries)
+        Origins((entry,))
     except BadOrigin:
-        return Origins()
+        return False
+    return True

@@ -117,8 +117,12 @@ class Connection(asyncio.Protocol):
 
     def send(self, payload: bytes | None) -> None:
         """Writes one dialect signal; None (the dialect has no such signal) writes nothing."""
-        if payload is not None and not self.closed:
+        if payload is None or self.closed:
+            return
+        try:
             self.transport.write(self.encoding.wrap(payload))
+        except Exception:  # noqa: BLE001 — the hub and the bus call this in loops over all sessions
+            self.write_failed()
 
     def attached(self, transport: Any, connections: set[Any], *, paused: bool, initial: bytes) -> None:
         """Takes over the socket: registers, welcomes, delivers. `initial` are bytes the client already
@@ -178,7 +182,11 @@ class Connection(asyncio.Protocol):
         """Says why, flushes what is written and ends; aborted by the sweep if the peer does not take it."""
         if self.closed:
             return
-        self.farewell(code, self.retry_ms() if retry_ms is None else retry_ms)
+        try:
+            self.farewell(code, self.retry_ms() if retry_ms is None else retry_ms)
+        except Exception:  # noqa: BLE001 — the socket is broken: there is nobody to say it to
+            self.write_failed()
+            return
         self.leave()
         self.hang_up()
 

@@ -24,6 +24,7 @@ from dualcast.dialects.native_types import (
     Unsubscribe,
     Unsubscribed,
 )
+from dualcast.hub.feed import ChannelFeed
 from dualcast.model.channel import ALL, check_channel
 from dualcast.model.codes import Close
 from dualcast.model.cursor import Cursor, parse_cursor
@@ -36,6 +37,10 @@ from .watching import watched, writable
 
 MaySubscribe = Callable[[Principal, str], Awaitable[bool]]
 Refresh = Callable[[Principal, str], Awaitable[Principal]]
+
+
+MAX_UNREAD_BYTES = 512 * 1024
+"""Commands are answered while so much is not taken by the client."""
 
 
 class NativeCommands:
@@ -54,6 +59,9 @@ class NativeCommands:
         """One client frame. A bad one is answered with `error`; the connection stays."""
         if session.commands > self._max_per_sweep:
             session.close(Close.RATE_LIMITED)
+            return
+        if session.paused and session.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+            session.close(Close.LAGGING)  # it asks and does not read: the answers must not pile up
             return
         try:
             command = decode_command(text)
@@ -106,20 +114,34 @@ class NativeCommands:
                 if isinstance(command, Subscribe):
                     await self._subscribe(session, command)
                 elif isinstance(command, Authenticate):
-                    session.principal = await self._refresh(session.principal, command.token)
-                    session.warned = False
-                    session.send(
-                        socket_frame(Authenticated(ref=command.ref, expires_at=session.principal.expires_at))
-                    )
+                    await self._authenticate(session, command)
             except DualcastError as error:
                 self.error(session, command.ref, error)
         finally:
             pending, session.pending = session.pending or [], None
-            while pending:
+            while pending and not session.closed:
                 self._carry_out(session, pending.pop(0))
                 if session.pending is not None:
                     session.pending = pending
                     break
+
+    async def _authenticate(self, session: Any, command: Authenticate) -> None:
+        """Swaps the principal; channels the new token does not allow are taken away."""
+        old = session.principal
+        new = await self._refresh(old, command.token)
+        lost: list[str] = []
+        asked = [feed.name for feed in session.channels if not new.owns(feed.name)]
+        for name in asked:
+            if not await self._may_subscribe(new, name):
+                lost.append(name)
+        if asked:
+            new = await self._refresh(old, command.token)  # it may have been revoked while others were asked
+        session.principal = new
+        session.warned = False
+        if lost:
+            session.unsubscribe(lost)
+            session.send(socket_frame(Unsubscribed(channels=lost)))
+        session.send(socket_frame(Authenticated(ref=command.ref, expires_at=new.expires_at)))
 
     async def _subscribe(self, session: Any, command: Subscribe) -> None:
         names = list(dict.fromkeys(check_channel(name) for name in command.channels))
@@ -133,16 +155,32 @@ class NativeCommands:
             raise LimitExceeded("too many channels on one connection", code="too-many-channels")
         hub, tenant = session.node.hub, session.principal.tenant
         feeds = [hub.channel(tenant, name) for name in new]
-        if not await watched(session.node, feeds):
+        if not await watched(session.node, [*session.channels, *feeds]):
             raise BusUnavailable("the event bus is away; try again")
+        await self._bring_up(session, feeds)
         if session.closed:
             return
-        session.subscribe([hub.channel(tenant, name) for name in new])
-        joined_at = max([session.offset, *(feed.complete_from for feed in feeds)])
+        joined_at = session.subscribe([hub.channel(tenant, name) for name in new])
         cursor = session.cursor
         if since is not None:
-            await self._history(session, names, since, joined_at)
+            try:
+                await self._history(session, names, since, joined_at)
+            except BusUnavailable:
+                session.unsubscribe(new)  # all or nothing: the answer is an error
+                raise
         session.send(socket_frame(Subscribed(ref=command.ref, channels=names, cursor=cursor)))
+
+    async def _bring_up(self, session: Any, feeds: list[ChannelFeed]) -> None:
+        """Moves a quiet live session to where the new channels are watched from, so that nothing older of
+        them comes as if it were new. One that is not quiet catches up from where it stands."""
+        start, turn = session.offset, session.turn
+        if not session.live or all(feed.complete_from <= start for feed in feeds):
+            return
+        own = [feed.name for feed in session.channels]
+        page = await session.node.bus.read(session.feed.name, own, start, 1)
+        quiet = not page.entries and not page.gaps and page.epoch == session.feed.epoch
+        if quiet and session.live and (session.turn, session.offset) == (turn, start):
+            session.gate = max(start, page.next)
 
     async def _history(self, session: Any, names: list[str], since: Cursor, through: int) -> None:
         """Writes what the channels had after `since`, marked recovered: it never moves the cursor."""

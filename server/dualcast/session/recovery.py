@@ -13,14 +13,21 @@ moves to where all channels are known to be complete. Then `catch_up` again, unt
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from dualcast.bus.port import EventBus
+from dualcast.model.codes import Close
 from dualcast.model.errors import BusUnavailable
 from dualcast.model.publication import Gap
 
 from .catch_up import merge
 from .node import Node
 from .session import FROM_NOW, Session
+
+log = logging.getLogger("dualcast.session")
+
+SERVED_PER_TURN = 256
+"""Sessions a worker brings up before it lets the loop turn."""
 
 
 class Recovery:
@@ -37,8 +44,12 @@ class Recovery:
                 group.create_task(self._worker())
 
     async def _worker(self) -> None:
+        served = 0
         while True:
             session = await self._next()
+            served += 1
+            if served % SERVED_PER_TURN == 0:
+                await asyncio.sleep(0)  # rings may serve a whole storm without ever waiting
             again = False
             try:
                 # `queued` stays set: a session is never served by two workers, which would both write the
@@ -46,6 +57,10 @@ class Recovery:
                 again = await self._serve(session)
             except BusUnavailable:
                 self._hold(session)
+            except Exception:
+                # A room edge: the fault of one session (its socket, one publication) is not the others'.
+                log.exception("recovery of a session failed")
+                session.close(Close.INTERNAL)
             finally:
                 session.queued = False
             if again:
@@ -96,12 +111,17 @@ class Recovery:
                 continue
             tenant, limit = session.feed.name, self._node.settings.page_limit
             page = await self._bus.read(tenant, [feed.name for feed in short], position, limit)
-            if self._node.hub.backfill(short, page, position):
+            if page.epoch == session.feed.epoch and self._node.hub.backfill(short, page, position):
                 continue  # the rings reach back far enough now, for this session and for those that follow
             if len(short) < len(feeds):
                 page = await self._bus.read(tenant, [feed.name for feed in feeds], position, limit)
             if session.turn != turn or session.position != position or session.closed or session.paused:
                 continue
+            if page.epoch != session.feed.epoch:
+                # The hub has not heard of this epoch yet. The news of it, or the next sweep, brings the
+                # session back.
+                self._node.held.add(session)
+                return False
             if position > page.top:
                 self._start_over(session)
                 continue

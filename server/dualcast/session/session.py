@@ -100,6 +100,7 @@ class Session(Connection):
     def part(self) -> None:
         self.gate = BEHIND
         self.turn += 1
+        self.node.hub.stop_waiting(self.channels, self.channels_ready)
         for feed in self.channels:
             feed.sessions.pop(self, None)
 
@@ -177,6 +178,7 @@ class Session(Connection):
         if pending and not self.write_entries(pending, pending[-1].offset):
             return True
         self.gate = self.position
+        self.turn += 1  # a page that is being read for it must not be written any more
         if self.away and self.node.hub.available:
             self.away = False
             self.send(self.dialect.status(self, available=True))
@@ -186,17 +188,13 @@ class Session(Connection):
         """Writes recovered entries in order and moves the position to `through`; False when the transport
         paused on the way (the position then names what was written)."""
         now_ms = int(self.node.now_s() * 1000)
+        entries = [entry for entry in entries if self._wants(entry, now_ms)]
         if self.encoding.conflates:
             entries, superseded = conflate(entries)
             self.counters.conflated += superseded
         size, part = 0, []
         limit = self.node.settings.catch_up_write_bytes
         for entry in entries:
-            publication = entry.publication
-            if publication.expires_ms and publication.expires_ms <= now_ms:
-                continue
-            if publication.audience is not None and not self.due(publication.audience):
-                continue
             part.append(frame := self.encoding.frame(entry))
             size += len(frame)
             if size >= limit:
@@ -211,12 +209,21 @@ class Session(Connection):
         self.position = max(self.position, through)
         return not self.paused
 
+    def _wants(self, entry: Entry, now_ms: int) -> bool:
+        publication = entry.publication
+        if 0 < publication.expires_ms <= now_ms:
+            return False
+        return publication.audience is None or self.due(publication.audience)
+
     def _write_part(self, part: list[bytes], size: int, offset: int) -> None:
         self.position = max(self.position, offset)
         self.counters.delivered += len(part)
         self.counters.recovered += len(part)
         self.counters.bytes += size
-        self.transport.write(b"".join(part))
+        try:
+            self.transport.write(b"".join(part))
+        except Exception:  # noqa: BLE001 — called in loops over all sessions: one broken socket ends alone
+            self.write_failed()
 
     def due(self, audience: Audience) -> bool:
         """Whether the session belongs to the audience (PROTO: what it filters counts as passed)."""
@@ -234,8 +241,8 @@ class Session(Connection):
     # ── what the hub says ──
 
     def gap(self, gap: Gap) -> None:
-        """A hole nobody can fill. Live sessions are told; one that is behind finds it by its own reading."""
-        if self.gate != BEHIND:
+        """A hole nobody can fill. One that is behind finds what lies ahead of it by its own reading."""
+        if self.gate != BEHIND or (self.position > gap.after and self.epoch == self.feed.epoch):
             self.tell_gap(gap)
 
     def tell_gap(self, gap: Gap) -> None:
@@ -247,7 +254,11 @@ class Session(Connection):
         """The log was restored or lost. What was published after offset `after` may be gone: say so for every
         channel."""
         if self.gate == BEHIND:
-            return  # recovery compares epochs and announces it
+            # Recovery compares epochs and announces it; it may have been waiting for this very news.
+            if self in self.node.held:
+                self.node.held.discard(self)
+                self.node.enqueue(self)
+            return
         self.epoch = epoch
         for channel in self.channels:
             self.tell_gap(Gap(channel.name, after, 0, "epoch"))
@@ -283,20 +294,35 @@ class Session(Connection):
         if not self.catch_up():
             self.node.enqueue(self)
 
-    def subscribe(self, feeds: Sequence[ChannelFeed]) -> None:
-        """Adds channels (all watched): they start at the present position."""
+    def subscribe(self, feeds: Sequence[ChannelFeed]) -> int:
+        """Adds channels (all watched): they start at the present position, which is returned.
+
+        A fan-out of theirs may be under way, or they may be watched only from a later offset on: what came
+        after the position is caught up with, like anything else.
+        """
+        self.settle()
+        since = self.offset
         self.turn += 1
+        if self.gate != BEHIND:
+            self.position, self.gate, self.checked = since, BEHIND, True
+            self.behind_since = self.node.loop.time()
         self.channels = (*self.channels, *feeds)
         for feed in feeds:
             feed.sessions[self] = None
+        if not self.catch_up():
+            self.node.enqueue(self)
+        return since
 
     def unsubscribe(self, names: Sequence[str]) -> None:
         """Removes channels; unknown names are ignored."""
         self.turn += 1
+        self.node.hub.stop_waiting(self.channels, self.channels_ready)
         for feed in self.channels:
             if feed.name in names:
                 feed.sessions.pop(self, None)
         self.channels = tuple(feed for feed in self.channels if feed.name not in names)
+        if self.gate == BEHIND and not self.catch_up():
+            self.node.enqueue(self)  # it may have been waiting for one that is gone
 
     def confirm(self, epoch: str, offset: int) -> bool:
         """Takes a receipt: everything up to `offset` was read. False when it names what was never written

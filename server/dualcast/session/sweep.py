@@ -4,6 +4,7 @@ closes."""
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from dualcast.hub.subscriber import BEHIND
 from dualcast.model.codes import Close
@@ -11,6 +12,8 @@ from dualcast.model.codes import Close
 from .node import Node
 from .recovery import Recovery
 from .session import Session
+
+log = logging.getLogger("dualcast.session")
 
 
 class Sweep:
@@ -34,7 +37,12 @@ class Sweep:
         buckets = node.sweep_buckets
         now, unix = node.loop.time(), node.now_s()
         for session in list(buckets[self._tick % len(buckets)]):
-            self._look(session, now, unix)
+            try:
+                self._look(session, now, unix)
+            except Exception:
+                # The sweep's edge: it looks after everybody else, too.
+                log.exception("the sweep of a session failed")
+                session.write_failed()
         if self._tick % len(buckets) == 0:
             node.hub.sweep()
         if node.held and node.hub.available:

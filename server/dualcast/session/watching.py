@@ -26,13 +26,17 @@ async def watched(node: Node, feeds: Sequence[ChannelFeed]) -> bool:
         if not future.done():
             future.set_result(ready)
 
-    if node.hub.when_watched(feeds, lambda: answer(True)):
+    def ready() -> None:
+        answer(True)
+
+    if node.hub.when_watched(feeds, ready):
         return True
     timer = node.loop.call_later(WATCH_TIMEOUT_S, answer, False)
     try:
         return await future
     finally:
         timer.cancel()
+        node.hub.stop_waiting(feeds, ready)
 
 
 async def writable(session: Session) -> bool:

@@ -103,6 +103,7 @@ class SharedTenants:
         self._store = store
         self._known: dict[str, TenantRecord] = {}
         self._issuers: dict[str, tuple[str, ...]] | None = None
+        self._origins: tuple[str, ...] | None = None
         follower.on(SPACE, self._reload, self._reload_all)
 
     def current(self, tenant_id: str) -> Tenant | None:
@@ -122,6 +123,13 @@ class SharedTenants:
                         found.setdefault(key.issuer, set()).add(tenant_id)
             self._issuers = {name: tuple(sorted(ids)) for name, ids in found.items()}
         return self._issuers.get(issuer, ())
+
+    def origins(self) -> tuple[str, ...]:
+        """The `origins` of all tenants together. Never waits."""
+        if self._origins is None:
+            known = self._known.values()
+            self._origins = tuple(sorted({entry for held in known for entry in held.tenant.settings.origins}))
+        return self._origins
 
     async def get(self, tenant_id: str) -> TenantRecord | None:
         value = await self._store.get(SPACE, check_tenant(tenant_id))
@@ -207,14 +215,14 @@ class SharedTenants:
             known.update((value.key, record) for value in values if (record := _readable(value)))
             after = values[-1].key
         self._known = known
-        self._issuers = None
+        self._issuers = self._origins = None
 
     def _learn(self, tenant_id: str, record: TenantRecord | None) -> None:
         if record is None:
             self._known.pop(tenant_id, None)
         elif record.version >= self.version(tenant_id):  # a slow read never undoes our own later write
             self._known[tenant_id] = record
-        self._issuers = None
+        self._issuers = self._origins = None
 
 
 def _readable(value: Value) -> TenantRecord | None:

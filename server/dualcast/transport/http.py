@@ -33,6 +33,9 @@ BETWEEN: Final = 0
 HEADERS: Final = 1
 BODY: Final = 2
 
+_FRAMING: Final = 8
+"""Bytes on the wire that one byte of a body may cost: a chunk of one byte takes six."""
+
 
 class EdgeConfig(Config):
     """uvicorn's configuration plus what our protocol objects share."""
@@ -60,6 +63,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.edge: Edge = config.edge if isinstance(config, EdgeConfig) else Edge(TransportSettings())
         self.stage = BETWEEN
         self.head_bytes = 0
+        self.around_bytes = 0
+        """What came since the header of the running request, minus `_FRAMING` times its body."""
         self.refusal: tuple[int, str] | None = None
         self.ended = False
 
@@ -107,6 +112,8 @@ class HttpProtocol(HttpToolsProtocol):
             return
         if self.stage != BODY:
             self.head_bytes += len(data)
+        else:
+            self.around_bytes += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -126,7 +133,10 @@ class HttpProtocol(HttpToolsProtocol):
             else:
                 self.edge.headers.add(self)
         elif self.stage == BODY:
-            self.edge.bodies.add(self)
+            if self.around_bytes > self.edge.settings.header_bytes:
+                self._refuse(400, "too much around the request body")  # trailers, chunk extensions
+            else:
+                self.edge.bodies.add(self)
         elif self._idle():
             self.edge.headers.add(self)  # only line ends came; uvicorn's keep-alive timer is off now
 
@@ -134,21 +144,39 @@ class HttpProtocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _refuse(self, status: int, reason: str) -> None:
-        """Answers, if no other response is under way, and closes."""
-        if self._idle():
+        """Answers, unless the answer to this request has begun, and closes. A response to an earlier request
+        may still be finished, for a moment.
+        """
+        if self.stage == BODY:
+            self._refuse_body(status, reason)
+        elif self._idle():
             self.transport.write(handshake.problem(status, reason))
-            self._end(linger=status in (400, 431))
+            self._end(linger=status in (400, 431, 501))
         else:
-            self._end()
+            self.pipeline.clear()
+            self._stop()
+            self.edge.lingers.add(self)
+
+    def _refuse_body(self, status: int, reason: str) -> None:
+        """Refuses what is wrong with a body. The application, waiting in receive, gets http.disconnect."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_started and not self.pipeline:
+            cycle.disconnected = True  # uvicorn adds no response of its own after ours
+            cycle.message_event.set()
+            self.transport.write(handshake.problem(status, reason))
+            self._end(linger=status == 400)
+        else:
+            self._end()  # a second response would be taken for that of the next request
 
     def _end(self, *, linger: bool = False) -> None:
         """Closes. `linger`: the peer may still be sending, and a full close would answer that with a reset,
         in which our answer is lost; so only our side is closed, and what comes is dropped for a moment.
         """
-        self.edge.headers.discard(self)
-        self.edge.bodies.discard(self)
-        self.ended = True
-        self.parser = None  # type: ignore[assignment]
+        self._stop()
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True  # what it still sends goes nowhere
+            cycle.message_event.set()
         if self.transport.get_write_buffer_size():
             self.transport.abort()  # the peer does not read either
         elif linger and not self.transport.is_closing() and self.transport.can_write_eof():
@@ -156,6 +184,13 @@ class HttpProtocol(HttpToolsProtocol):
             self.edge.lingers.add(self)
         else:
             self.transport.close()
+
+    def _stop(self) -> None:
+        """Nothing that comes is read any more."""
+        self.edge.headers.discard(self)
+        self.edge.bodies.discard(self)
+        self.ended = True
+        self.parser = None  # type: ignore[assignment]
 
     def header_overdue(self) -> None:
         """The deadline for complete headers has passed."""
@@ -165,15 +200,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._end()
 
     def body_overdue(self) -> None:
-        """The deadline for a complete body has passed. The application, waiting in receive, gets
-        http.disconnect.
-        """
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_started and not self.pipeline:
-            cycle.disconnected = True  # uvicorn adds no response of its own after ours
-            cycle.message_event.set()
-            self.transport.write(handshake.problem(408, "request body took too long"))
-        self._end()
+        """The deadline for a complete body has passed."""
+        self._refuse_body(408, "request body took too long")
 
     # ── parser callbacks ─────────
 
@@ -193,9 +221,30 @@ class HttpProtocol(HttpToolsProtocol):
         if len(self.pipeline) >= settings.max_pipelined:
             self.refusal = (400, "too many pipelined requests")
             raise _Refused
+        hosts = chunked = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                chunked += 1
+                if value.strip().lower() != b"chunked":  # RFC 9112 6.1
+                    self.refusal = (501, "no transfer coding but chunked is understood")
+                    raise _Refused
+        if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):  # RFC 9112 3.2
+            self.refusal = (400, "exactly one host header is needed")
+            raise _Refused
         self.stage = BODY
+        self.around_bytes = 0
         self.edge.headers.discard(self)
         super().on_headers_complete()
+        if chunked:
+            # The parser reports trailers like headers. They must not become some (RFC 9110 6.5.1): the scope
+            # keeps its own list.
+            self.headers = list(self.headers)
+
+    def on_body(self, body: bytes) -> None:
+        self.around_bytes -= _FRAMING * len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self.stage = BETWEEN

@@ -1,11 +1,17 @@
 -- One snapshot of several channels' history after an offset.
 --
 -- ARGV[1]: msgpack [seen_epoch, seen, fresh, after, limit, now_ms, seconds, max_bytes, names].
--- Reply: [epoch, top, bound, gaps as index, oldest, …, runs as index, [[id, [e, value]], …], …]. Everything kept of the channels
--- with after < offset ≤ bound is in the runs; a run may go beyond `bound`. Indexes count from 0.
+-- Reply: [epoch, top, bound, gaps as index, oldest, …, runs as index, [[id, [e, value]], …], …, skipped]. Everything kept of the
+-- channels with after < offset ≤ bound is in the runs; a run may go beyond `bound`. Indexes count from 0. `skipped` 1: `after` was given
+-- out by a server process whose tail is lost (a restart mark holds it), so what came behind it may be, too: a gap for every channel.
 local seen_epoch, seen, fresh, after, limit, now, seconds, max_bytes, names = unpack(cmsgpack.unpack(ARGV[1]))
 local epoch, top = enter(seen_epoch, seen, fresh)
-local floor = tonumber(redis.call('HGET', META, 'f') or '0')
+local m = redis.call('HMGET', META, 'f', 'k')
+local floor = tonumber(m[1] or '0')
+local skipped = false
+for low, high in string.gmatch(m[2] or '', '(%d+):(%d+)') do
+  skipped = skipped or (tonumber(low) < after and after < tonumber(high))
+end
 local stale = now - seconds * 1000
 local gaps, runs, active = {}, {}, {}
 local bound = top
@@ -13,12 +19,15 @@ local bound = top
 for i = 1, #names do
   local head = redis.call('ZSCORE', HEADS, names[i])
   if not head then
-    if after < floor then
+    if after < floor or skipped then
       gaps[#gaps + 1] = i - 1
       gaps[#gaps + 1] = 0
     end
   elseif tonumber(head) > after then
     active[#active + 1] = i
+  elseif skipped then
+    gaps[#gaps + 1] = i - 1
+    gaps[#gaps + 1] = 0
   end
 end
 
@@ -52,7 +61,7 @@ for _, i in ipairs(active) do
     gaps[#gaps + 1] = i - 1
     gaps[#gaps + 1] = 0
   else
-    if tonumber(string.match(list[1][2][2], '^%d+')) > after then
+    if skipped or tonumber(string.match(list[1][2][2], '^%d+')) > after then
       gaps[#gaps + 1] = i - 1
       gaps[#gaps + 1] = number(list[1])
     end
@@ -73,4 +82,4 @@ for _, i in ipairs(active) do
     runs[#runs + 1] = list
   end
 end
-return {epoch, top, bound, gaps, runs}
+return {epoch, top, bound, gaps, runs, skipped and 1 or 0}

@@ -73,10 +73,11 @@ class Reader:
                 )
             ),
         )
-        raw_epoch, top, bound, flat_gaps, flat_runs = reply
+        raw_epoch, top, bound, flat_gaps, flat_runs, skipped = reply
         epoch = raw_epoch.decode()
         self._feeds.saw(feed, epoch, top)
-        gaps = [Gap(names[i], after, oldest) for i, oldest in _pairs(flat_gaps)]
+        reason = "epoch" if skipped else "trimmed"
+        gaps = [Gap(names[i], after, oldest, reason) for i, oldest in _pairs(flat_gaps)]
         runs = [
             [(offset, index, fields[1]) for ident, fields in entries if (offset := int(ident[:-2])) <= bound]
             for index, entries in _pairs(flat_runs)

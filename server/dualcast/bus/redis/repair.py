@@ -91,8 +91,9 @@ class Repair:
         for channel, head in zip(fresh, position.named, strict=True):
             if channel.gone or channel.announced:
                 continue
-            if channel.last < 0:
-                channel.last = position.floor if head is None else head
+            # Messages up to here may be missing (an earlier subscription of the name brought some): they are
+            # in the past of everybody who is told of the watch.
+            channel.last = max(channel.last, position.floor if head is None else head)
             channel.announced = True
             self._follower.watched(feed.tenant, channel.channel, feed.epoch, since)
 
