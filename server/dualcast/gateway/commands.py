@@ -6,6 +6,8 @@ closes what is its own.
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 from msgspec import Struct
 
@@ -14,6 +16,9 @@ from dualcast.publishing.uuid7 import Uuid7
 from dualcast.state.port import StateStore
 
 SPACE = "close"
+SKEW_S = 2.0
+"""Clocks of nodes may differ by so much: a connection this much younger than the command may be closed as
+well."""
 LIFE_S = 60.0
 """A node that was away longer than this has no connections left to close."""
 
@@ -29,13 +34,16 @@ class CloseCommand(Struct, frozen=True, kw_only=True, omit_defaults=True):
     token_id: str = ""
     code: int = 4004
     """Close code for WebSockets (`model.codes.Close.REVOKED`: the client stops)."""
+    at_s: float = 0
+    """When it was written, Unix seconds: a node that reads it late spares who has connected since."""
 
 
 async def send_close(store: StateStore, command: CloseCommand) -> None:
     """Writes the command; raises BadRequest when it would close a whole tenant, BusUnavailable."""
     if not (command.connection or command.user or command.token_id):
         raise BadRequest("name a connection, a user or a token")
-    await store.put(SPACE, _new_id(), msgspec.json.encode(command), ttl_s=LIFE_S)
+    dated = msgspec.structs.replace(command, at_s=time.time())
+    await store.put(SPACE, _new_id(), msgspec.json.encode(dated), ttl_s=LIFE_S)
 
 
 async def read_close(store: StateStore, key: str) -> CloseCommand | None:

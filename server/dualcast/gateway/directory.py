@@ -15,7 +15,7 @@ from dualcast.session.node import Node
 from dualcast.session.session import Session
 from dualcast.state.port import StateStore
 
-from .commands import read_close
+from .commands import SKEW_S, read_close
 from .services import ConnectionInfo
 
 
@@ -68,13 +68,25 @@ class Directory:
         )
 
     def close(
-        self, tenant: str, *, connection: str = "", user: str = "", token_id: str = "", code: Close
+        self,
+        tenant: str,
+        *,
+        connection: str = "",
+        user: str = "",
+        token_id: str = "",
+        code: Close,
+        opened_before_s: float = float("inf"),
     ) -> int:
-        """Closes what matches every member that is not empty; returns how many connections that were."""
+        """Closes what matches every member that is not empty and was open at Unix time `opened_before_s`;
+        returns
+        how many connections that were.
+        """
+        opened_by = self._node.loop.time() - self._node.now_s() + opened_before_s
         matching = [
             session
             for session in self._of(tenant, user or None)
-            if (not connection or session.id == connection)
+            if session.attached_at <= opened_by
+            and (not connection or session.id == connection)
             and (not token_id or session.principal.token_id == token_id)
         ]
         for session in matching:
@@ -113,6 +125,7 @@ class CloseFollower:
             user=command.user,
             token_id=command.token_id,
             code=code,
+            opened_before_s=command.at_s + SKEW_S,
         )
 
     async def resync(self) -> None:
