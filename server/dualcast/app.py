@@ -248,6 +248,7 @@ def gauges(node: Node, recovery: Recovery) -> dict[str, float]:
         "channels_watched": sum(len(tenant.channels) for tenant in node.hub.tenants.values()),
         "ring_bytes": node.hub.rings.bytes,
         "fan_out_overflows": node.hub.overflows,
+        "ephemeral_shed": node.hub.ephemeral_shed,
         "forged_receipts": node.forged_receipts,
         "bus_available": float(node.hub.available),
     }

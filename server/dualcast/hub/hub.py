@@ -51,6 +51,8 @@ class Hub:
         """Attached sessions by connection id, oldest first."""
         self.available = True
         self.overflows = 0
+        self.ephemeral_shed = 0
+        """Ephemeral entries dropped with a backlog that overflowed."""
 
     # ── subscriptions ──
 
@@ -313,6 +315,7 @@ class Hub:
         if feed.backlog_bytes + size > self._settings.backlog_bytes and not callable(item):
             # The rings have it all: sessions catch up from there, in order, at their own pace.
             self.overflows += 1
+            self.ephemeral_shed += sum(not entry.offset for entry in item)
             self._shed(feed)
             return
         feed.backlog_bytes += size
@@ -320,8 +323,13 @@ class Hub:
 
     def _shed(self, feed: TenantFeed) -> None:
         """Drops the entries of the backlog; every session falls behind where it really stands."""
-        feed.backlog = deque(pair for pair in feed.backlog if callable(pair[1]))
-        feed.backlog_bytes = 0
+        kept: deque[tuple[int, Sequence[Entry] | Callable[[], None]]] = deque()
+        for size, item in feed.backlog:
+            if callable(item):
+                kept.append((size, item))
+            else:  # no history has these
+                self.ephemeral_shed += sum(not entry.offset for entry in item)
+        feed.backlog, feed.backlog_bytes = kept, 0
         for session in self.sessions_of(feed.name):
             session.fall_behind()
 
