@@ -257,7 +257,7 @@ class SocketClient(Client):
                 max_queue=4,
                 close_timeout=5,
             )
-        except (OSError, TimeoutError, InvalidHandshake, InvalidMessage, EOFError):
+        except (OSError, TimeoutError, InvalidHandshake, InvalidMessage, EOFError, ConnectionClosed):
             self.ends["refused"] += 1
             return self._backoff()
         self.connected(connection.transport)
