@@ -1,4 +1,4 @@
-"""Regression: a node that read a close command late closed connections opened after it, with a code that says stop."""
+"""Regression: a node that read a close command late closed connections opened after it, with a stop code."""
 
 from __future__ import annotations
 
