@@ -83,7 +83,11 @@ class StateFollower:
     async def run(self) -> NoReturn:
         """Polls until cancelled; slows down to one poll in 2 s while the store is away."""
         pause_s = self._interval_s
+        task = asyncio.current_task()
         while True:
+            if task is not None and task.cancelling():
+                # A client library may turn a cancellation that meets its own time-out into that time-out.
+                raise asyncio.CancelledError
             try:
                 await self.refresh()
             except BusUnavailable:
@@ -94,7 +98,8 @@ class StateFollower:
                 if pause_s > self._interval_s:
                     _log.warning("the state store is followed again")
                 pause_s = self._interval_s
-            await asyncio.sleep(pause_s)
+            if task is None or not task.cancelling():
+                await asyncio.sleep(pause_s)
 
     def _mark_all(self) -> None:
         for reader in self._readers:
