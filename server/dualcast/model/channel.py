@@ -57,11 +57,6 @@ def user_channel(user: str) -> str:
     return "user:" + check_id(user)
 
 
-def kind_of(channel: str) -> str:
-    """The kind of a canonical channel name; `all` is its own kind."""
-    return channel.partition(":")[0]
-
-
 def key_part(channel: str) -> str:
     """A channel name as it appears in bus keys and URLs: percent-encoded, `:` kept."""
     return quote(channel, safe=":@.-_~")

@@ -82,22 +82,6 @@ async def respond_websocket(
     return True
 
 
-async def serve_sse(scope: Scope, receive: Receive, send: Send, session: Session) -> None:
-    """Serves `session` on a response whose `http.response.start` the caller has sent (GET, no
-    content-length).
-    """
-    if not _detached(scope, session):
-        transport = AsgiTransport(scope, session, unframe_sse)
-        await transport.run(receive, send, {"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def serve_websocket(scope: Scope, receive: Receive, send: Send, session: Session) -> None:
-    """Serves `session` on a WebSocket the caller has accepted and not read from."""
-    if not _detached(scope, session):
-        transport = AsgiTransport(scope, session, unframe_websocket)
-        await transport.run(receive, send, {"type": "websocket.close", "code": 1000, "reason": ""})
-
-
 def _detached(scope: Scope, session: Session) -> bool:
     detach = (scope.get("extensions") or {}).get(EXTENSION)
     if detach is None:
