@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from dualcast.model.errors import BadRequest
-from dualcast.publishing.uuid7 import Uuid7
+from dualcast.model.uuid7 import Uuid7
 from dualcast.state.port import StateStore
 
 SPACE = "close"

@@ -50,18 +50,28 @@ RESERVED_TYPES = frozenset(
     {
         "auth_expired",
         "auth_expiring",
+        "batch",
         "bye",
+        "conversation.message",
+        "conversation.participants",
+        "conversation.read",
+        "conversation.typing",
         "drain",
         "error",
         "gap",
+        "inbox",
         "message",
         "migrate",
         "open",
+        "presence",
         "publication",
         "replaced",
         "stage",
+        "state",
         "status",
+        "task",
         "welcome",
     }
 )
-"""Event names a publisher may not use: the protocol's own signals and those `EventSource` gives a meaning."""
+"""Event names a publisher may not use: the protocol's own signals, those `EventSource` gives a meaning, and
+events that only dualcast writes (so that dialects may rely on their shape)."""

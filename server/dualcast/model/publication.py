@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from .inbox import Badge, InboxRider, PushRider
+
 
 class Audience(Struct, frozen=True, omit_defaults=True):
     """Who, of the sessions a publication reaches, is due a copy. Evaluated per session; what it filters
@@ -50,6 +52,9 @@ class Draft(Struct, frozen=True, kw_only=True):
     fingerprint: str = ""
     """Hash of the publisher's request body; another one under the same dedupe key is an
     IdempotencyConflict."""
+    inbox: InboxRider | None = None
+    """Stored in the same atomic step; never on an ephemeral draft."""
+    push: PushRider | None = None
 
 
 class Quota(Struct, frozen=True):
@@ -91,6 +96,8 @@ class Publication(Struct, frozen=True):
     conflation_key: str = ""
     terminal: bool = False
     audience: Audience | None = None
+    badge: Badge | None = None
+    """Counters of the inbox this channel belongs to, as the append left them."""
 
 
 class Entry:

@@ -11,11 +11,11 @@ import msgspec
 from dualcast.model.channel import ALL, check_channel, check_id, user_channel
 from dualcast.model.principal import Principal
 from dualcast.model.publication import Audience, Draft
+from dualcast.model.uuid7 import Uuid7
 
 from .notification import NOTIFICATION, encode_notification
 from .payload import Invalid, check_kind, check_line, check_token, check_type, invalid, minify
 from .requests import AudienceRequest, NotificationRequest, Request, Target
-from .uuid7 import Uuid7
 
 _canonical = msgspec.msgpack.Encoder().encode
 # A character neither user ids nor keys may have: (principal, key) → dedupe key is injective and never equals
