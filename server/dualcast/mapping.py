@@ -16,8 +16,9 @@ from dualcast.bus.sqlite import SqliteBus
 from dualcast.gateway.limits import RateSettings
 from dualcast.gateway.services import GatewaySettings
 from dualcast.identity.keys import JwksEndpoint, VerificationKey
+from dualcast.sections import Key
 from dualcast.session.node import SessionSettings
-from dualcast.settings import Key, Settings
+from dualcast.settings import Settings
 from dualcast.state.memory import MemoryState
 from dualcast.state.port import StateStore
 from dualcast.state.redis import RedisState

@@ -195,6 +195,12 @@ def test_every_number_with_a_dimension_names_its_unit() -> None:
         "channels_per_session",
         "connections",
         "batch_items",
+        "concurrency",
+        "max_attempts",
+        "max_queued",
+        "max_per_batch",
+        "max_messages",
+        "max_items",
     }
     for section, type_ in SECTIONS.items():
         for name, default in ((name, getattr(type_(), name)) for name in type_.__struct_fields__):

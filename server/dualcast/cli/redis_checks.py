@@ -11,7 +11,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from dualcast.bus.redis.doctor import inspect
-from dualcast.settings import Redis
+from dualcast.sections import Redis
 
 CLOCK_S = 2.0
 

@@ -10,7 +10,8 @@ import httpx
 import rich_click as click
 from msgspec import Struct
 
-from dualcast.settings import Key, Settings
+from dualcast.sections import Key
+from dualcast.settings import Settings
 
 from .console import CommandFailed, note
 from .demo import DEMO, LIFE_S, existing_demo_key, is_loopback

@@ -11,7 +11,8 @@ from pathlib import Path
 import rich_click as click
 from msgspec.structs import replace
 
-from dualcast.settings import Key, Settings, load
+from dualcast.sections import Key
+from dualcast.settings import Settings, load
 
 from .console import CommandFailed, stderr
 from .demo import DEMO, LIFE_S, demo_key, is_loopback

@@ -12,7 +12,8 @@ import rich_click as click
 from dualcast.identity.dev import DevKey, issue
 from dualcast.model.channel import check_id, check_tenant
 from dualcast.model.errors import DualcastError
-from dualcast.settings import Identity, Key, Loaded, load
+from dualcast.sections import Identity, Key
+from dualcast.settings import Loaded, load
 
 from .console import CommandFailed
 from .demo import DEMO, LIFE_S, USER, Claims, demo_key

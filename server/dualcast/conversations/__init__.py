@@ -1,5 +1,5 @@
 """Conversations: stored participants and messages, broadcast; typing and read receipts that are not stored.
 
-*In:* participants' messages. *Out:* stored messages, `conversation.*` publications, push riders. *Must not:*
+In: participants' messages. Out: stored messages, `conversation.*` publications, push riders. Must not:
 know HTTP or dialects, let anybody but participants in.
 """
