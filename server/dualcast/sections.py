@@ -244,8 +244,8 @@ class Push(Section, frozen=True):
     """Signs the webhook's requests; at least 32 bytes."""
     allow_http: bool = False
     """A webhook without TLS on another host than this one."""
-    options: dict[str, str] = {}
-    """Handed to a plug-in."""
+    options: tuple[str, ...] = ()
+    """`name=value`, handed to a plug-in."""
     timeout_s: Seconds = 10.0
     """Of one attempt."""
     concurrency: Annotated[int, Meta(ge=1, le=256)] = 8
