@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sqlite3
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -21,6 +22,10 @@ from dualcast.bus.port import EventBus, Retention
 from dualcast.bus.redis.engine import RedisBus
 from dualcast.bus.redis.options import RedisSettings
 from dualcast.bus.sqlite import SqliteBus
+from dualcast.bus.storage import Extension, SqlPart
+from dualcast.model.channel import key_part, user_channel
+from dualcast.model.errors import Forbidden
+from dualcast.model.inbox import Badge
 from dualcast.model.publication import Draft, Entry, Gap
 from support import redis_server
 
@@ -29,7 +34,15 @@ WAIT_S = 10.0
 
 
 class Factory(Protocol):
-    def __call__(self, *, retention: Retention | None = None) -> AbstractAsyncContextManager[EventBus]: ...
+    def __call__(
+        self,
+        *,
+        retention: Retention | None = None,
+        parts: Sequence[SqlPart] = (),
+        extensions: Sequence[Extension] = (),
+    ) -> AbstractAsyncContextManager[EventBus]:
+        """`parts` go to the SQL engines, `extensions` to the redis engine."""
+        ...
 
 
 class Recorder:
@@ -113,8 +126,13 @@ def draft(tenant: str, *channels: str, **fields: Any) -> Draft:
 
 
 @asynccontextmanager
-async def memory(*, retention: Retention | None = None) -> AsyncIterator[EventBus]:
-    bus = MemoryBus(retention)
+async def memory(
+    *,
+    retention: Retention | None = None,
+    parts: Sequence[SqlPart] = (),
+    extensions: Sequence[Extension] = (),
+) -> AsyncIterator[MemoryBus]:
+    bus = MemoryBus(retention, parts=parts)
     try:
         yield bus
     finally:
@@ -122,9 +140,14 @@ async def memory(*, retention: Retention | None = None) -> AsyncIterator[EventBu
 
 
 @asynccontextmanager
-async def sqlite(*, retention: Retention | None = None) -> AsyncIterator[EventBus]:
+async def sqlite(
+    *,
+    retention: Retention | None = None,
+    parts: Sequence[SqlPart] = (),
+    extensions: Sequence[Extension] = (),
+) -> AsyncIterator[SqliteBus]:
     with tempfile.TemporaryDirectory() as folder:
-        bus = SqliteBus(Path(folder) / "bus.db", retention)
+        bus = SqliteBus(Path(folder) / "bus.db", retention, parts=parts)
         try:
             yield bus
         finally:
@@ -132,8 +155,14 @@ async def sqlite(*, retention: Retention | None = None) -> AsyncIterator[EventBu
 
 
 @asynccontextmanager
-async def redis(*, retention: Retention | None = None) -> AsyncIterator[EventBus]:
-    bus = RedisBus(RedisSettings(url=redis_server.shared().url, probe_every_s=0.5), retention)
+async def redis(
+    *,
+    retention: Retention | None = None,
+    parts: Sequence[SqlPart] = (),
+    extensions: Sequence[Extension] = (),
+) -> AsyncIterator[RedisBus]:
+    settings = RedisSettings(url=redis_server.shared().url, probe_every_s=0.5)
+    bus = RedisBus(settings, retention, extensions=extensions)
     try:
         yield bus
     finally:
@@ -145,3 +174,102 @@ ENGINES: dict[str, Factory] = {
     "sqlite": sqlite,
     "redis": redis,
 }
+
+
+# A room that stores something: items and pushes of riders, counted per user.
+
+TOY_SCHEMA = """
+CREATE TABLE IF NOT EXISTS toy_item(
+  tenant TEXT NOT NULL, user TEXT NOT NULL, id TEXT NOT NULL);  -- user 'all': wide; one for all
+CREATE TABLE IF NOT EXISTS toy_push(tenant TEXT NOT NULL, user TEXT NOT NULL, message BLOB NOT NULL)
+"""
+TOY_LUA = """
+local function add(user, id)
+  return redis.call('RPUSH', PREFIX .. 'n:' .. user, id)
+end
+
+RIDERS.inbox = function(rider, offset, id, body, now)
+  local users, wide, kind = rider[1], rider[2], rider[3]
+  if kind == 'broken' then error('broken on purpose') end
+  assert(string.byte(body) == 0x99 and string.byte(body, -1) == 0xc0, 'not a record with a place for a badge')
+  assert(now > 1.6e12 and offset > 0)
+  local badges = {}
+  for i = 1, #users do
+    local n = add(users[i], id)
+    badges[users[i]] = cmsgpack.pack({n, n, offset, 0})
+  end
+  if wide then badges.all = cmsgpack.pack({-1, -1, 0, add('all', id)}) end
+  return badges
+end
+
+RIDERS.push = function(rider, offset, id, body, now)
+  local users, message, always, devices, deadline = rider[1], rider[2], rider[3], rider[4], rider[5]
+  assert(type(always) == 'boolean' and type(devices) == 'table' and type(deadline) == 'number')
+  for i = 1, #users do redis.call('RPUSH', PREFIX .. 'x:' .. users[i], message) end
+end
+"""
+TOY_SCRIPTS = {
+    "toy_items": "return redis.call('LRANGE', PREFIX .. 'n:' .. ARGV[1], 0, -1)",
+    "toy_pushes": "return redis.call('LRANGE', PREFIX .. 'x:' .. ARGV[1], 0, -1)",
+    "toy_add": "redis.call('RPUSH', PREFIX .. 'n:' .. ARGV[1], ARGV[2]) return {text(2^53), ARGV[2]}",
+    "toy_broken": "return redis.call('INCR', META)",
+}
+
+
+def toy_rider(db: sqlite3.Connection, draft: Draft, offset: int, now_ms: int) -> dict[str, Badge]:
+    """What TOY_LUA does, in SQL. Kind `broken`: an exception after it wrote; `refused`: a Forbidden."""
+    badges = {}
+    rider = draft.inbox
+    if rider is not None:
+        assert offset > 0 and now_ms > 1.6e12
+        for user in (*rider.users, *(["all"] if rider.wide else [])):
+            db.execute("INSERT INTO toy_item VALUES (?, ?, ?)", (draft.tenant, user, draft.id))
+            counted = db.execute(
+                "SELECT count(*) FROM toy_item WHERE tenant = ? AND user = ?", (draft.tenant, user)
+            )
+            (n,) = counted.fetchone()
+            if user == "all":
+                badges["all"] = Badge(-1, -1, 0, n)
+            else:
+                badges[user_channel(user)] = Badge(n, n, offset, 0)
+        if rider.kind == "broken":
+            raise ZeroDivisionError
+        if rider.kind == "refused":
+            raise Forbidden("not today")
+    if draft.push is not None:
+        rows = [(draft.tenant, user, draft.push.message) for user in draft.push.users]
+        db.executemany("INSERT INTO toy_push VALUES (?, ?, ?)", rows)
+    return badges
+
+
+TOY_PARTS = (SqlPart(TOY_SCHEMA, toy_rider),)
+TOY_EXTENSIONS = (Extension(TOY_LUA, TOY_SCRIPTS),)
+
+
+async def toy_items(bus: EventBus, tenant: str, user: str) -> list[str]:
+    """Ids of the items of `user`; "all": of the whole tenant."""
+    if isinstance(bus, RedisBus):
+        name = "all" if user == "all" else key_part(user_channel(user))
+        return [item.decode() for item in await bus.call("toy_items", tenant, name.encode(), read=True)]
+    assert isinstance(bus, MemoryBus | SqliteBus)
+
+    def work(db: sqlite3.Connection) -> list[str]:
+        asked = "SELECT id FROM toy_item WHERE tenant = ? AND user = ? ORDER BY rowid"
+        return [row[0] for row in db.execute(asked, (tenant, user))]
+
+    return await bus.database.read(work)
+
+
+async def toy_pushes(bus: EventBus, tenant: str, user: str) -> list[bytes]:
+    """Messages queued for `user`."""
+    if isinstance(bus, RedisBus):
+        name = key_part(user_channel(user)).encode()
+        found: list[bytes] = await bus.call("toy_pushes", tenant, name, read=True)
+        return found
+    assert isinstance(bus, MemoryBus | SqliteBus)
+
+    def work(db: sqlite3.Connection) -> list[bytes]:
+        asked = "SELECT message FROM toy_push WHERE tenant = ? AND user = ? ORDER BY rowid"
+        return [row[0] for row in db.execute(asked, (tenant, user))]
+
+    return await bus.database.read(work)

@@ -9,19 +9,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from dualcast.model.cursor import Cursor
 from dualcast.model.errors import BusUnavailable, DualcastError
+from dualcast.model.inbox import Badge
 from dualcast.model.publication import Draft, Entry, Page, Quota, Receipt
 
 from .history import TenantLog
 from .live import LiveFeed
+from .memory_database import MemoryDatabase
 from .port import Follower, Health, Retention
 from .quota import Quotas
 from .record import publication_of
-from .rules import check_repeat, check_targets, new_epoch, remember_key
+from .rules import badges_first, check_draft, check_repeat, is_remembered, new_epoch, remember_key
+from .storage import SqlPart
 
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 YIELD_DEPTH = 512
@@ -43,7 +48,7 @@ class MemoryBus:
     the ids of all.
 
     When more than `max_remembered` ids come within the idempotency window, the oldest are forgotten early.
-    `clock` gives Unix seconds.
+    `parts`: what other rooms keep beside the log, in `database`. `clock` gives Unix seconds.
     """
 
     def __init__(
@@ -52,8 +57,10 @@ class MemoryBus:
         *,
         max_heads: int = 100_000,
         max_remembered: int = 500_000,
+        parts: Sequence[SqlPart] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.database = MemoryDatabase(parts)
         self._retention = retention or Retention()
         self._max_heads = max_heads
         self._max_remembered = max_remembered
@@ -68,6 +75,7 @@ class MemoryBus:
         self._duplicates = 0
 
     async def start(self, follower: Follower) -> None:
+        self.database.open()
         self._open = True
         self._feed.start(follower)
         self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._tidy)
@@ -79,6 +87,7 @@ class MemoryBus:
         if self._open:
             self._feed.stop()
             self._open = False
+            self.database.close()
 
     async def append(self, draft: Draft, quota: Quota | None = None) -> Receipt:
         self._check_open()
@@ -149,7 +158,7 @@ class MemoryBus:
         return Cursor(log.epoch, log.top)
 
     def _append(self, draft: Draft, quota: Quota | None) -> Receipt:
-        check_targets(draft)
+        check_draft(draft)
         tenant = draft.tenant
         log = self._log(tenant)
         now = self._clock()
@@ -162,20 +171,28 @@ class MemoryBus:
         refused = self._quotas.take(tenant, quota)
         if refused is not None:
             raise refused
-        offset = 0
+        offset = 0 if draft.ephemeral else log.top + 1
+        badges: Mapping[str, Badge] | None = None
+        if draft.inbox is not None or draft.push is not None:
+            badges = self.database.ride(draft, offset, int(now * 1000))
         entries: list[Entry]
         if draft.ephemeral:
             publication = publication_of(draft, log.epoch, 0)
             entries = [Entry(publication, channel, 0) for channel in draft.channels]
         else:
-            log.top = offset = log.top + 1
+            log.top = offset
             publication = publication_of(draft, log.epoch, offset)
-            entries = [Entry(publication, channel, log.prev(channel)) for channel in draft.channels]
+            channels = draft.channels if not badges else badges_first(draft)
+            entries = [Entry(publication, channel, log.prev(channel)) for channel in channels]
+            if badges:
+                for entry in entries:
+                    if (badge := badges.get(entry.channel)) is not None:
+                        entry.publication = replace(publication, badge=badge)
             at_ms = int(now * 1000)
             for entry in entries:
                 log.append(entry, at_ms)
             log.forget(at_ms)
-        if not draft.ephemeral or draft.dedupe_key:
+        if is_remembered(draft):
             self._remember(
                 key, _Remembered(offset, draft.id, draft.fingerprint, now + self._retention.idempotency_s)
             )

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from dualcast.model.cursor import Cursor
 from dualcast.model.errors import BusUnavailable, DualcastError
@@ -26,19 +28,23 @@ from .port import Follower, Health, Retention
 from .record import publication_of
 from .sqlite_file import FileLock, connect, finish, prepare
 from .sqlite_log import AppendLog, Fresh
+from .sqlite_parts import Riders, Work
 from .sqlite_read import read_page
+from .sqlite_readers import Readers
 from .sqlite_writer import Committed, Job, Results, Writer, refuse
+from .storage import SqlPart
 
-READ_THREADS = 2
 MAX_PAGE_BYTES = 4 * 1024 * 1024
 DRAFT_OVERHEAD_BYTES = 500
+T = TypeVar("T")
 
 
 class SqliteBus:
     """`EventBus` in the file `path`, made when missing.
 
-    At most `max_pending` drafts of `max_pending_bytes` wait for the disk; beyond, append answers
-    BusUnavailable. `max_heads` bounds the channels remembered. `clock` gives Unix seconds. `start` raises
+    At most `max_pending` drafts and works, of `max_pending_bytes`, wait for the disk; beyond, the answer is
+    BusUnavailable. `max_heads` bounds the channels remembered. `parts`: what other rooms keep in the file,
+    by way of `database`. `clock` gives Unix seconds. `start` raises
     BusUnavailable with code `bus-locked` (another server has the file) or `bus-file` (not a bus file, or it
     cannot be opened).
     """
@@ -51,13 +57,16 @@ class SqliteBus:
         max_pending: int = 50_000,
         max_pending_bytes: int = 64 * 1024 * 1024,
         max_heads: int = 1_000_000,
+        parts: Sequence[SqlPart] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.database = _Beside(self)
         self._path = path
         self._retention = retention or Retention()
         self._max_pending = max_pending
         self._max_pending_bytes = max_pending_bytes
         self._max_heads = max_heads
+        self._parts = parts
         self._clock = clock
         self._feed = LiveFeed(self._position)
         self._tops: dict[str, int] = {}
@@ -67,21 +76,19 @@ class SqliteBus:
         self._pending = 0
         self._pending_bytes = 0
         self._refused = 0
-        self._reads = 0
         self._open = False
         self._follower: Follower | None = None
         self._writer: Writer | None = None
-        self._pool: ThreadPoolExecutor | None = None
+        self._readers: Readers | None = None
         self._lock: FileLock | None = None
-        self._readers = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._db: sqlite3.Connection | None = None
 
     async def start(self, follower: Follower) -> None:
         loop = asyncio.get_running_loop()
         self._follower = follower
-        self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="dualcast-bus-reader")
+        self._readers = Readers(self._path, self._max_pending)
         try:
-            self._log = await loop.run_in_executor(self._pool, self._open_file)
+            self._log = await self._readers.once(self._open_file)
         except BaseException:
             self._close_files()
             raise
@@ -95,10 +102,14 @@ class SqliteBus:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self._path)
             self._db = connect(self._path)
-            self._connections.append(self._db)
-            self._epochs = prepare(self._db, self._lock)
+            self._epochs = prepare(self._db, self._lock, self._parts)
             return AppendLog(
-                self._db, self._epochs[-1], self._retention, clock=self._clock, max_heads=self._max_heads
+                self._db,
+                self._epochs[-1],
+                self._retention,
+                clock=self._clock,
+                max_heads=self._max_heads,
+                riders=Riders(self._parts),
             )
         except (sqlite3.Error, OSError) as error:
             raise BusUnavailable(
@@ -113,31 +124,30 @@ class SqliteBus:
         writer, self._writer = self._writer, None
         await writer.close()
         self._feed.stop()
-        if self._pool is not None:
-            await asyncio.get_running_loop().run_in_executor(self._pool, self._stamp_close)
+        if self._readers is not None:
+            await self._readers.once(self._stamp_close)
         self._close_files()
 
     def _stamp_close(self) -> None:
         try:
-            if self._lock is not None:
+            if self._lock is not None and self._db is not None:
                 finish(self._db, self._lock)
         except (sqlite3.Error, OSError):
             # Only costs a new epoch at the next start.
             return
 
     def _close_files(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
-        for db in reversed(self._connections):
-            db.close()
-        self._connections.clear()
+        if self._readers is not None:
+            self._readers.close()
+        if self._db is not None:
+            self._db.close()
+            self._db = None
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
     async def append(self, draft: Draft, quota: Quota | None = None) -> Receipt:
-        (result,) = await self._submit((draft,), quota)
+        (result,) = await self._append((draft,), quota)
         if isinstance(result, DualcastError):
             raise result
         return result
@@ -148,16 +158,26 @@ class SqliteBus:
         if not drafts:
             return []
         try:
-            return await self._submit(drafts, quota)
+            return await self._append(drafts, quota)
         except BusUnavailable as error:
             return [error for _ in drafts]
 
     async def read(self, tenant: str, channels: Sequence[str], after: int, limit: int) -> Page:
-        if not self._open or self._pool is None:
-            raise BusUnavailable("the bus is closed")
-        self._reads += 1
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._read, tenant, tuple(channels), after, limit)
+        page = partial(
+            read_page,
+            epoch=self._epochs[-1] if self._epochs else "",
+            tenant=tenant,
+            channels=tuple(channels),
+            after=after,
+            limit=limit,
+            now_ms=int(self._clock() * 1000),
+            keep_ms=self._retention.seconds * 1000,
+            max_bytes=MAX_PAGE_BYTES,
+        )
+        try:
+            return await self.run_read(page)
+        except sqlite3.Error as error:
+            raise BusUnavailable("the bus file cannot be read") from error
 
     async def head(self, tenant: str) -> Cursor:
         if not self._open:
@@ -179,7 +199,7 @@ class SqliteBus:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         try:
-            await self._submit((), None)
+            await self._append((), None)
         except BusUnavailable:
             return Health(False, "sqlite", detail="the bus file cannot be written")
         command_s = loop.time() - begun
@@ -197,7 +217,7 @@ class SqliteBus:
             "pending": self._pending,
             "pending_bytes": self._pending_bytes,
             "refused_full": self._refused,
-            "reads": self._reads,
+            "reads": self._readers.reads if self._readers is not None else 0,
             "watched_channels": self._feed.watched,
             "held_entries": self._feed.depth,
             "tenants": len(self._tops),
@@ -206,25 +226,39 @@ class SqliteBus:
     def _position(self, tenant: str) -> Cursor:
         return Cursor(self._epochs[-1], self._tops.get(tenant, 0))
 
-    async def _submit(self, drafts: Sequence[Draft], quota: Quota | None) -> Results:
+    async def run_write(self, work: Work) -> Any:
+        """`storage.Database.write`."""
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._submit(Job((), None, done, DRAFT_OVERHEAD_BYTES, 1, work))
+        return await done
+
+    async def run_read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """`storage.Database.read`."""
+        if not self._open or self._readers is None:
+            raise BusUnavailable("the bus is closed")
+        return await self._readers.run(work)
+
+    async def _append(self, drafts: Sequence[Draft], quota: Quota | None) -> Results:
+        done: asyncio.Future[Results] = asyncio.get_running_loop().create_future()
+        size = sum(map(_size, drafts))
+        self._submit(Job(drafts, quota, done, size, len(drafts)))
+        return await done
+
+    def _submit(self, job: Job) -> None:
         if not self._open:
             raise BusUnavailable("the bus is closed")
-        size = sum(len(draft.data) + DRAFT_OVERHEAD_BYTES for draft in drafts)
         full = (
-            self._pending + len(drafts) > self._max_pending
-            or self._pending_bytes + size > self._max_pending_bytes
+            self._pending + job.weight > self._max_pending
+            or self._pending_bytes + job.size > self._max_pending_bytes
         )
-        if full and drafts:
-            self._refused += len(drafts)
+        if full and job.weight:
+            self._refused += job.weight
             raise BusUnavailable("too many publications wait for the disk", retry_after_s=1.0)
-        loop = asyncio.get_running_loop()
-        job = Job(drafts, quota, loop.create_future(), size)
-        self._pending += len(drafts)
-        self._pending_bytes += size
+        self._pending += job.weight
+        self._pending_bytes += job.size
         self._turn.append(job)
         if len(self._turn) == 1:
-            loop.call_soon(self._hand_over)
-        return await job.done
+            job.done.get_loop().call_soon(self._hand_over)
 
     def _hand_over(self) -> None:
         jobs, self._turn = self._turn, []
@@ -234,7 +268,7 @@ class SqliteBus:
     def _committed(self, done: Committed) -> None:
         """On the loop, once per transaction and in their order: live entries first, then receipts."""
         for job in done.jobs:
-            self._pending -= len(job.drafts)
+            self._pending -= job.weight
             self._pending_bytes -= job.size
         if done.results is None:
             refuse(done.jobs, "the bus file cannot be written")
@@ -242,12 +276,11 @@ class SqliteBus:
         for fresh in done.fresh:
             self._follow(fresh)
         self._feed.flush()
-        for job, results in zip(done.jobs, done.results, strict=True):
-            if not job.done.done():
-                job.done.set_result(results)
+        for job, answer in zip(done.jobs, done.results, strict=True):
+            job.settle(answer)
 
     def _follow(self, fresh: Fresh) -> None:
-        draft, offset, prevs = fresh
+        draft, offset, channels, badges = fresh
         tenant = draft.tenant
         if offset:
             self._tops[tenant] = offset
@@ -255,29 +288,34 @@ class SqliteBus:
         if not watched:
             return
         entries: list[Entry] = []
-        due = [(name, prev) for name, prev in zip(draft.channels, prevs, strict=True) if name in watched]
+        due = [(name, prev) for name, prev in channels if name in watched]
         if due:
             publication = publication_of(draft, self._epochs[-1], offset)
             entries = [Entry(publication, name, prev) for name, prev in due]
+            if badges:
+                for entry in entries:
+                    if (badge := badges.get(entry.channel)) is not None:
+                        entry.publication = replace(publication, badge=badge)
         self._feed.add(tenant, entries)
 
-    def _read(self, tenant: str, channels: tuple[str, ...], after: int, limit: int) -> Page:
-        """In a reader thread."""
-        try:
-            db: sqlite3.Connection | None = getattr(self._readers, "db", None)
-            if db is None:
-                db = self._readers.db = connect(self._path, read_only=True)
-                self._connections.append(db)
-            return read_page(
-                db,
-                self._epochs[-1],
-                tenant,
-                channels,
-                after,
-                limit,
-                now_ms=int(self._clock() * 1000),
-                keep_ms=self._retention.seconds * 1000,
-                max_bytes=MAX_PAGE_BYTES,
-            )
-        except sqlite3.Error as error:
-            raise BusUnavailable("the bus file cannot be read") from error
+
+def _size(draft: Draft) -> int:
+    kept = 1 if draft.inbox is None else len(draft.channels)
+    pushed = 0 if draft.push is None else len(draft.push.message)
+    return len(draft.data) * kept + pushed + DRAFT_OVERHEAD_BYTES
+
+
+class _Beside:
+    """`storage.Database` of a SqliteBus."""
+
+    __slots__ = ("_bus",)
+
+    def __init__(self, bus: SqliteBus) -> None:
+        self._bus = bus
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        value: T = await self._bus.run_write(work)
+        return value
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._bus.run_read(work)

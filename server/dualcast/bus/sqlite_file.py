@@ -13,11 +13,14 @@ import fcntl
 import os
 import secrets
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from dualcast.model.errors import BusUnavailable
 
 from .rules import new_epoch
+from .sqlite_parts import create
+from .storage import SqlPart
 
 SCHEMA_VERSION = 1
 RESTORE_LEAP = 1 << 32
@@ -47,7 +50,7 @@ CREATE TABLE remembered(
   id TEXT NOT NULL, until_ms INTEGER NOT NULL, UNIQUE(tenant_no, key));
 """
 # links.body is NULL for a publication with several channels: its body stands once, in bodies, with a
-# count of links.
+# count of links. One that is kept in inboxes has a body per link, as every channel has a badge of its own.
 
 
 class FileLock:
@@ -99,10 +102,12 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     return db
 
 
-def prepare(db: sqlite3.Connection, lock: FileLock) -> list[str]:
-    """Creates or checks the file and stamps this start. Returns its epochs, the current one last.
+def prepare(db: sqlite3.Connection, lock: FileLock, parts: Sequence[SqlPart] = ()) -> list[str]:
+    """Creates or checks the file, what is stored beside the log too, and stamps this start. Returns its
+    epochs, the current one last.
 
-    Raises BusUnavailable("bus-file") when it is not a bus file or of a newer version.
+    Raises BusUnavailable("bus-file") when it is not a bus file or of a newer version. What other rooms store
+    is added to a file of any version: theirs are tables the log knows nothing of.
     """
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version == 0 and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -119,6 +124,7 @@ def prepare(db: sqlite3.Connection, lock: FileLock) -> list[str]:
     elif _stamp(db) != lock.stamp():
         db.execute("UPDATE tenants SET top = top + ?", (RESTORE_LEAP,))
         _begin_epoch(db)
+    create(db, parts)
     _set_stamp(db, stamp)
     db.execute("COMMIT")
     lock.set_stamp(stamp)

@@ -8,16 +8,18 @@ away, so it never differs from the file.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dualcast.model.errors import DualcastError
+from dualcast.model.inbox import Badge
 from dualcast.model.publication import Draft, Quota, Receipt
 
 from .port import Retention
 from .quota import Quotas
-from .record import encode_body
-from .rules import check_repeat, check_targets, remember_key
+from .record import encode_body, with_badge
+from .rules import badges_first, check_draft, check_repeat, is_remembered, remember_key
+from .sqlite_parts import Outcome, Riders, Work, run
 
 MAX_CACHED_CHANNELS = 200_000
 SILENT_PER_TIDY = 20
@@ -33,11 +35,13 @@ _UPSERT_TENANT = (
 
 
 class Fresh(NamedTuple):
-    """A new publication: what the live feed needs. `prevs` runs along the draft's channels."""
+    """A new publication: what the live feed needs. `badges` are by channel."""
 
     draft: Draft
     offset: int
-    prevs: tuple[int, ...]
+    channels: tuple[tuple[str, int], ...]
+    """With the offset before it in that channel."""
+    badges: Mapping[str, Badge] | None = None
 
 
 class _Channel:
@@ -77,6 +81,10 @@ class _Batch:
         self.duplicates = 0
 
 
+Answer = list[Receipt | DualcastError] | Outcome
+"""To a job: a result per draft, or what its work came to."""
+
+
 class AppendLog:
     """The log in an open bus file. `clock` gives Unix seconds; `max_heads` bounds the channels remembered."""
 
@@ -88,12 +96,14 @@ class AppendLog:
         *,
         clock: Callable[[], float],
         max_heads: int,
+        riders: Riders,
     ) -> None:
         self._db = db
         self._epoch = epoch
         self._retention = retention
         self._clock = clock
         self._max_heads = max_heads
+        self._riders = riders
         self._quotas = Quotas(clock)
         self._slack = retention.entries // 10
         self._keep_ms = retention.seconds * 1000
@@ -117,17 +127,20 @@ class AppendLog:
         return {tenant.name: tenant.top for tenant in self._tenants.values()}
 
     def commit(
-        self, jobs: Iterable[tuple[Sequence[Draft], Quota | None]]
-    ) -> tuple[list[list[Receipt | DualcastError]], list[Fresh]]:
-        """Appends all drafts in one durable transaction: results per job and draft, and what is new, in
-        order.
+        self, jobs: Iterable[tuple[Sequence[Draft], Quota | None, Work | None]]
+    ) -> tuple[list[Answer], list[Fresh]]:
+        """Appends all drafts and runs all work in one durable transaction, in order: the answer to every job,
+        and what is new.
 
         Raises sqlite3.Error; then nothing was appended, as far as can be known, and the cache is stale:
         `rollback`.
         """
         batch = _Batch(self._time_ms())
         self._db.execute("BEGIN IMMEDIATE")
-        results = [[self._append(batch, draft, quota) for draft in drafts] for drafts, quota in jobs]
+        results: list[Answer] = [
+            [self._append(batch, draft, quota) for draft in drafts] if work is None else run(self._db, work)
+            for drafts, quota, work in jobs
+        ]
         self._write(batch)
         self._db.execute("COMMIT")
         self.appended += len(batch.fresh)
@@ -154,7 +167,7 @@ class AppendLog:
 
     def _append(self, batch: _Batch, draft: Draft, quota: Quota | None) -> Receipt | DualcastError:
         try:
-            check_targets(draft)
+            check_draft(draft)
             tenant = self._tenant(draft.tenant)
             key = (tenant.no, remember_key(draft))
             known = batch.remembered.get(key) or self._known(key, batch.now_ms)
@@ -167,10 +180,17 @@ class AppendLog:
         refused = self._quotas.take(draft.tenant, quota)
         if refused is not None:
             return refused
+        badges: Mapping[str, Badge] | None = None
+        if draft.inbox is not None or draft.push is not None:
+            offset = 0 if draft.ephemeral else tenant.top + 1
+            ridden = self._riders.ride(self._db, draft, offset, batch.now_ms)
+            if isinstance(ridden, DualcastError):
+                return ridden
+            badges = ridden if draft.inbox is not None else None
         if draft.ephemeral:
             # Without a key nothing is written, so typing indicators cost no disk write.
-            batch.fresh.append(Fresh(draft, 0, (0,) * len(draft.channels)))
-            if draft.dedupe_key:
+            batch.fresh.append(Fresh(draft, 0, tuple((name, 0) for name in draft.channels)))
+            if is_remembered(draft):
                 batch.tenants[tenant.no] = tenant
                 batch.remembered[key] = draft.fingerprint, 0, draft.id
             return Receipt(self._epoch, 0, draft.id)
@@ -178,19 +198,22 @@ class AppendLog:
         tenant.top = offset = tenant.top + 1
         body = encode_body(draft)
         own: bytes | None = body
-        if len(draft.channels) > 1:
+        if draft.inbox is None and len(draft.channels) > 1:
             own = None
             batch.bodies.append((tenant.no, offset, len(draft.channels), body))
         prevs = []
-        for name in draft.channels:
+        channels = draft.channels if not badges else badges_first(draft)
+        for name in channels:
             channel = self._channel(tenant, name, batch.now_ms)
             prevs.append(channel.head)
+            if badges:
+                own = with_badge(body, badges.get(name))
             batch.links.append((channel.no, offset, channel.head, batch.now_ms, own))
             channel.head = offset
             channel.head_ms = batch.now_ms
             channel.kept += 1
             batch.channels[channel.no] = tenant, channel
-        batch.fresh.append(Fresh(draft, offset, tuple(prevs)))
+        batch.fresh.append(Fresh(draft, offset, tuple(zip(channels, prevs, strict=True)), badges))
         batch.remembered[key] = draft.fingerprint, offset, draft.id
         return Receipt(self._epoch, offset, draft.id)
 

@@ -12,12 +12,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from dualcast.model.errors import BusUnavailable, DualcastError
 from dualcast.model.publication import Draft, Quota, Receipt
 
-from .sqlite_log import AppendLog, Fresh
+from .sqlite_log import Answer, AppendLog, Fresh
+from .sqlite_parts import Outcome, Work
 
 TIDY_S = 1.0
 T = TypeVar("T")
@@ -27,19 +28,36 @@ Results = list[Receipt | DualcastError]
 
 
 class Job(NamedTuple):
-    """Drafts to append, or none: a durable write for the probe. `done` gets a result per draft."""
+    """Drafts to append, or other rooms' work, or neither: a durable write for the probe.
+
+    `done` gets a result per draft, or the work's. `size` in bytes and `weight` in drafts are what it takes
+    of the bounds.
+    """
 
     drafts: Sequence[Draft]
     quota: Quota | None
-    done: asyncio.Future[Results]
+    done: asyncio.Future[Any]
     size: int
+    weight: int
+    work: Work | None = None
+
+    def settle(self, answer: Answer) -> None:
+        """Gives the answer to whoever waits."""
+        if self.done.done():
+            return
+        if not isinstance(answer, Outcome):
+            self.done.set_result(answer)
+        elif answer.error is None:
+            self.done.set_result(answer.value)
+        else:
+            self.done.set_exception(answer.error)
 
 
 class Committed(NamedTuple):
     """One transaction as the loop hears of it. `results` None: it failed."""
 
     jobs: list[Job]
-    results: list[Results] | None
+    results: list[Answer] | None
     fresh: list[Fresh]
 
 
@@ -103,9 +121,9 @@ class Writer:
         try:
             if not self._available:
                 self._log.rollback()
-            if any(not job.drafts for job in jobs):
+            if any(not job.weight for job in jobs):
                 self._log.check()
-            results, fresh = self._log.commit([(job.drafts, job.quota) for job in jobs])
+            results, fresh = self._log.commit([(job.drafts, job.quota, job.work) for job in jobs])
         except sqlite3.Error as error:
             self._failed(error)
             self._post(self._committed, Committed(jobs, None, []))
@@ -118,7 +136,11 @@ class Writer:
                     self._commit([job])
             else:
                 refused = DualcastError("the publication cannot be stored")
-                self._post(self._committed, Committed(jobs, [[refused] * len(jobs[0].drafts)], []))
+                (job,) = jobs
+                answer: Answer = Outcome(error=refused)
+                if job.work is None:
+                    answer = [refused for _ in job.drafts]
+                self._post(self._committed, Committed(jobs, [answer], []))
         else:
             self.commits += 1
             self._recovered()

@@ -1,11 +1,14 @@
 -- Appends many publications of one tenant in order, each atomically: idempotency, quota, offset, history, live publish.
 --
 -- ARGV[1]: msgpack [seen_epoch, seen, fresh, now_ms, remember_s, entries, seconds, heads, rate, burst, items], an item being
--- [channels (name or list of names), key ('' : do not remember), fingerprint, id, size of body, ephemeral].
--- ARGV[2]: the bodies, joined (cmsgpack knows no binary type).
+-- [channels (name or list of names), key ('' : do not remember), fingerprint, id, size of body, ephemeral, riders or nothing];
+-- riders: {inbox = [users, wide, kind], push = [users, size of message, always, devices, deadline_ms]}, as in model/inbox.py,
+-- users as key parts of their channels.
+-- ARGV[2]: the bodies, joined, each push message after its body (cmsgpack knows no binary type).
+-- In front of this stand RIDERS and the riders of other rooms (bus/storage.py).
 -- `rate` 0: no quota. `fresh` is unique per call: a repeated call recognises by it what its first try has done.
 -- Reply: [epoch, top, base, result per item]; a result is the offset (0: ephemeral), or a list:
--- [1, epoch, offset, id, fingerprint, own] remembered · [2, wait_us] over quota.
+-- [1, epoch, offset, id, fingerprint, own] remembered · [2, wait_us] over quota · [3, error] a rider failed, nothing appended.
 local call = redis.call
 local seen_epoch, seen, fresh, now, remember_s, entries, seconds, max_heads, rate, burst, items = unpack(cmsgpack.unpack(ARGV[1]))
 local bodies, at = ARGV[2], 1
@@ -43,10 +46,23 @@ local function recall(key, value)
   return {1, when, tonumber(offset), string.sub(value, rest + size), print, own and 1 or 0}
 end
 
+-- Stores what rides along: badges of the channels of an item kept in inboxes.
+local function ride(riders, offset, id, body)
+  local badges
+  if riders.inbox and RIDERS.inbox then badges = RIDERS.inbox(riders.inbox, offset, id, body, now) end
+  if riders.push and RIDERS.push then RIDERS.push(riders.push, offset, id, body, now) end
+  return riders.inbox and badges
+end
+
 for i = 1, #items do
-  local channels, key, print, id, size, ephemeral = unpack(items[i])
+  local channels, key, print, id, size, ephemeral, riders = unpack(items[i])
   local from = at
   at = at + size
+  local past = at
+  if riders and riders.push then
+    at = past + riders.push[2]
+    riders.push[2] = string.sub(bodies, past, at - 1)
+  end
   local offset = ephemeral and 0 or top + 1
   local number = text(offset)
   local result
@@ -76,8 +92,22 @@ for i = 1, #items do
     if wait then result = {2, wait} end
   end
 
+  local body = not result and string.sub(bodies, from, past - 1)
+  local badges
+  if riders and not result then
+    local ok, answer = pcall(ride, riders, offset, id, body)
+    if ok then
+      badges = answer
+    else
+      result = {3, tostring(type(answer) == 'table' and answer.err or answer)}
+      if key ~= '' then
+        call('DEL', IDS .. key)
+        mine[key] = nil
+      end
+    end
+  end
+
   if not result then
-    local body = string.sub(bodies, from, at - 1)
     if type(channels) == 'string' then channels = {channels} end
     local header = epoch .. ' ' .. number .. ' '
     if ephemeral then
@@ -88,10 +118,11 @@ for i = 1, #items do
       top = offset
       local entry_id = number .. '-0'
       local tail = ' ' .. now .. ' ' .. body
+      local bare = badges and string.sub(tail, 1, -2)
       for c = 1, #channels do
         local name = channels[c]
         local stream = STREAM .. name
-        local value = (call('ZSCORE', HEADS, name) or none) .. tail
+        local value = (call('ZSCORE', HEADS, name) or none) .. (badges and badges[name] and bare .. badges[name] or tail)
         local done = redis.pcall('XADD', stream, 'MAXLEN', entries, entry_id, 'e', value)
         if type(done) == 'table' and done.err then
           -- A stream ahead of the counter belongs to a log that is lost.

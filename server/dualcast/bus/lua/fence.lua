@@ -8,6 +8,8 @@
 --             l earlier epochs "epoch=end …" · k restart marks "low:high …"
 --   h  zset   channel → last offset            s:<channel>  stream <offset>-0 → "prev time_ms body"
 --   i<key>    receipt of an id or idempotency key           q  GCRA state           p:<channel>  pub/sub name
+-- and what other rooms keep (bus/storage.py), each under a letter of its own:
+--   n:… inbox         w:… presence         x:… push         t:… tasks         c:… conversations
 local META = KEYS[1]
 local PREFIX = string.sub(META, 1, -2)
 local HEADS = PREFIX .. 'h'

@@ -7,6 +7,7 @@ cost most.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -16,8 +17,8 @@ import msgspec
 
 from dualcast.bus.port import Retention
 from dualcast.bus.record import encode_body
-from dualcast.bus.rules import check_repeat, check_targets, new_epoch, remember_key
-from dualcast.model.errors import BusUnavailable, DualcastError, RateLimited, TooManyTargets
+from dualcast.bus.rules import badges_first, check_draft, check_repeat, is_remembered, new_epoch, remember_key
+from dualcast.model.errors import BusUnavailable, DualcastError, RateLimited
 from dualcast.model.publication import Draft, Quota, Receipt
 
 from .calls import Calls, unavailable
@@ -25,6 +26,7 @@ from .feed import Feeds, TenantFeed
 from .keys import part
 from .options import RedisSettings
 
+_log = logging.getLogger(__name__)
 MAX_ITEMS = 256
 MAX_BYTES = 1024 * 1024
 MAX_TARGETS_PER_CALL = 2000
@@ -72,8 +74,8 @@ class Appender:
         order = _Order(len(drafts), self._loop)
         for index, draft in enumerate(drafts):
             try:
-                check_targets(draft)
-            except TooManyTargets as error:
+                check_draft(draft)
+            except DualcastError as error:
                 order.put(index, error)
                 continue
             group = self._turn.get((draft.tenant, quota))
@@ -106,9 +108,17 @@ class Appender:
                 size += len(body)
                 targets += count
                 channels = part(draft.channels[0]) if count == 1 else [part(name) for name in draft.channels]
-                key = "" if draft.ephemeral and not draft.dedupe_key else remember_key(draft)
-                items.append((channels, key, draft.fingerprint, draft.id, len(body), draft.ephemeral))
-                bodies.append(body)
+                key = remember_key(draft) if not draft.ephemeral or is_remembered(draft) else ""
+                if draft.inbox is None and draft.push is None:
+                    items.append((channels, key, draft.fingerprint, draft.id, len(body), draft.ephemeral))
+                    bodies.append(body)
+                    continue
+                if draft.inbox is not None and count > 1:
+                    channels = [part(name) for name in badges_first(draft)]
+                riders, message = _riders(draft)
+                size += len(message)
+                items.append((channels, key, draft.fingerprint, draft.id, len(body), draft.ephemeral, riders))
+                bodies += (body, message)
             self._send(feed, quota, items, bodies, places[start:])
 
     def _send(
@@ -157,6 +167,9 @@ class Appender:
     def _special(self, draft: Draft, outcome: list[Any]) -> Result:
         if outcome[0] == 2:
             return RateLimited("the tenant's publish quota is used up", retry_after_s=outcome[1] / 1e6)
+        if outcome[0] == 3:
+            _log.error("what rides along with a publication cannot be stored: %.200r", outcome[1])
+            return DualcastError("the publication cannot be stored")
         _, epoch, offset, ident, fingerprint, own = outcome
         if own:
             # The first try of this very call appended it and its reply was lost.
@@ -167,3 +180,20 @@ class Appender:
             return check_repeat(draft, fingerprint.decode(), epoch.decode(), offset, ident.decode())
         except DualcastError as error:
             return error
+
+
+def _riders(draft: Draft) -> tuple[dict[str, Any], bytes]:
+    """The riders as the script wants them: user names as key parts, and the push message apart, with its size
+    in its place."""
+    riders: dict[str, Any] = {}
+    message = b""
+    if (inbox := draft.inbox) is not None:
+        riders["inbox"] = (_parts(inbox.users), inbox.wide, inbox.kind)
+    if (push := draft.push) is not None:
+        message = push.message
+        riders["push"] = (_parts(push.users), len(message), push.always, push.devices, push.deadline_ms)
+    return riders, message
+
+
+def _parts(users: Sequence[str]) -> list[str]:
+    return [part(f"user:{user}") for user in users]

@@ -55,9 +55,9 @@ class Calls:
     `command_s` per call.
     """
 
-    def __init__(self, address: Address, settings: RedisSettings, name: str) -> None:
+    def __init__(self, address: Address, settings: RedisSettings, name: str, scripts: Scripts) -> None:
         self._address = address
-        self._scripts = Scripts()
+        self._scripts = scripts
         self._settings = settings
         self._name = name
         self._loop = asyncio.get_running_loop()
@@ -97,7 +97,9 @@ class Calls:
         self._enter(_Call("", "", (packed,), done, self._tick))
 
     async def run(self, script: str, key: str, *arguments: bytes) -> Any:
-        """`submit`, awaited. Raises BusUnavailable."""
+        """`submit`, awaited. Raises BusUnavailable, and KeyError when there is no such script."""
+        if script not in self._scripts:
+            raise KeyError(script)
         future: asyncio.Future[Any] = self._loop.create_future()
         self.submit(script, key, arguments, partial(resolve, future))
         reply = await future

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
 from dualcast.bus.port import Follower, Health, Retention
+from dualcast.bus.storage import Extension
 from dualcast.model.cursor import Cursor
 from dualcast.model.errors import DualcastError
 from dualcast.model.publication import Draft, Page, Quota, Receipt
@@ -15,12 +17,13 @@ from .calls import Calls, unavailable
 from .doctor import Check, inspect
 from .feed import Feeds, TenantFeed
 from .following import Following
-from .keys import echo
+from .keys import echo, meta
 from .options import RedisSettings
 from .pool import RedisPool
 from .probing import Probe
 from .reading import Reader
 from .repair import Repair
+from .scripts import Scripts
 from .wire import parse_address
 
 
@@ -30,7 +33,8 @@ class RedisBus:
     Durability is Redis's: with `appendonly yes` and `appendfsync everysec` at most the last second, noticed
     by fencing and announced as a new epoch; with `always` nothing. Three connections of its own (appends,
     reads and probe, subscriber), whatever the number of channels; `pool` is the shared one. The constructor
-    must run on the event loop.
+    must run on the event loop. `extensions`: what other rooms keep in the same Redis, by way of `call`
+    (`Scripting`); two scripts of one name are a ValueError.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class RedisBus:
         retention: Retention | None = None,
         *,
         pool: RedisPool | None = None,
+        extensions: Sequence[Extension] = (),
     ) -> None:
         self._settings = settings or RedisSettings()
         keep = retention or Retention()
@@ -47,8 +52,8 @@ class RedisBus:
         self._own_pool = pool is None
         self.pool = pool or RedisPool(self._settings)
         self._feeds = Feeds(self._settings, self._doubt)
-        self._write = Calls(address, self._settings, "dualcast-append")
-        self._ask = Calls(address, self._settings, "dualcast-read")
+        self._write = Calls(address, self._settings, "dualcast-append", Scripts(extensions))
+        self._ask = Calls(address, self._settings, "dualcast-read", Scripts(extensions))
         self._appender = Appender(self._write, self._feeds, self._settings, keep)
         self._reader = Reader(self._ask, self._feeds, self._settings, keep)
         self._following = Following(address, self._feeds, self._settings, echo_name, self._echo)
@@ -108,6 +113,13 @@ class RedisBus:
 
     def unwatch(self, tenant: str, channel: str) -> None:
         self._following.unwatch(tenant, channel)
+
+    async def call(self, script: str, tenant: str, *arguments: bytes, read: bool = False) -> Any:
+        """`Scripting.call`. Raises KeyError when no extension has such a script."""
+        if not self._open:
+            raise unavailable()
+        calls = self._ask if read else self._write
+        return await calls.run(script, meta(self._settings.prefix, tenant), *arguments)
 
     async def probe(self) -> Health:
         if not self._open:

@@ -104,8 +104,10 @@ class Link(asyncio.Protocol):
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.send(pack(*command), partial(resolve, future))
         reply = await future
-        if isinstance(reply, LinkLost | hiredis.ReplyError):
+        if isinstance(reply, LinkLost):
             raise LinkLost
+        if isinstance(reply, hiredis.ReplyError):
+            raise LinkLost(str(reply))
         return reply
 
     async def ended(self) -> None:
