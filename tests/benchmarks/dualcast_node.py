@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -50,6 +51,8 @@ class Dualcast(Contender):
     name = "dualcast"
     note = "published by REST through a second node"
     through: ClassVar[str] = "node"
+    settings: ClassVar[Mapping[str, str]] = {}
+    """Environment beside the usual."""
 
     def __init__(self, bench: Bench, transport: str) -> None:
         super().__init__(bench, transport)
@@ -81,6 +84,7 @@ class Dualcast(Contender):
             "DUALCAST_ENGINE": "redis",
             "DUALCAST_REDIS_URL": f"redis://127.0.0.1:{self.bench.redis.port}/0",
             "DUALCAST_LOG_LEVEL": "warning",
+            **self.settings,
         }
         command = [sys.executable, "-c", _SERVE, "serve"]
         return Running(name, command, cpus=cpus, folder=self.bench.folder, env=environment)
@@ -141,6 +145,19 @@ class Dualcast(Contender):
             *("--item", item, "--payload", str(_NOTIFICATION_DATA_BYTES), "--batch", str(BATCH_ITEMS)),
         ]
 
+    def notifications(self, *, batched: bool, store: bool) -> list[str]:
+        """Options for notifications to single users, stored in their inboxes or not, one per request or in
+        batches."""
+        arguments = self.batch(1) if batched else self.single(1)
+        stored = "true" if store else "false"
+        item = ITEM_USER.replace("%p", f'%p,"store":{stored}')
+        arguments[arguments.index("--item") + 1] = item
+        arguments[arguments.index("--path") + 1] = (
+            "/v1/notifications/batch" if batched else "/v1/notifications"
+        )
+        arguments[arguments.index("--payload") + 1] = str(_NOTIFICATION_DATA_BYTES)
+        return arguments
+
     def closed_loop(
         self, arguments: list[str], *, connections: int, seconds: float, count: int = 0
     ) -> list[str]:
@@ -170,3 +187,9 @@ class DualcastAlone(Dualcast):
 
     through = "server"
     note = "published by REST through the server under test"
+
+
+class DualcastInbox(DualcastAlone):
+    """With inboxes that may hold more than 10,000 items."""
+
+    settings: ClassVar[Mapping[str, str]] = {"DUALCAST_INBOX__MAX_ITEMS": "20000"}

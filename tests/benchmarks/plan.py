@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import scenarios
+from benchmarks import inbox, scenarios
 from benchmarks.contenders import Bench, Contender, LegacyPattern, LitestarChannels, Nchan
-from benchmarks.dualcast_node import Dualcast, DualcastAlone
+from benchmarks.dualcast_node import Dualcast, DualcastAlone, DualcastInbox
 
 SUBSCRIBERS = 1_000
 RATE = 100
@@ -92,6 +92,11 @@ def cells(*, seconds: float, through: str, quick: bool) -> list[Cell]:
     for batched in (False, True):
         name = "publish batch" if batched else "publish single"
         add(name, DualcastAlone, "rest", scenarios.rest_publish, batched=batched, seconds=min(seconds, 4))
+    for batched in (False, True):
+        name = "inbox publish batch" if batched else "inbox publish single"
+        add(name, DualcastAlone, "rest", inbox.publish, batched=batched, seconds=min(seconds, 4))
+    sizes = (100, 1_000, 10_000)
+    add("inbox read", DualcastInbox, "rest", inbox.read, sizes=sizes, seconds=min(seconds, 2))
     for each in BOTH:
         add("recovery", DualcastAlone, each, scenarios.recovery, clients=CLIENTS, missed=100, own=False)
         add(

@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any
 
+from benchmarks import inbox_report
 from benchmarks.contenders import LegacyPattern, LitestarChannels, Nchan
 from benchmarks.dualcast_node import Dualcast
-
-Results = Mapping[str, Sequence[Mapping[str, Any]]]
-"""Cell name → the figures of each repeat."""
-WORST = {"lost", "gaps", "repeated", "disconnected", "behind", "load_busy"}
-"""Of these the highest of all repeats counts, not the median."""
-
-
-def summary(repeats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One figure per name: the median of the repeats, the worst where anything but the best is a defect."""
-    merged: dict[str, Any] = {}
-    for name in repeats[0]:
-        values = [one[name] for one in repeats]
-        if any(value is None for value in values):
-            merged[name] = None
-        else:
-            merged[name] = max(values) if name in WORST else median(values)
-    return merged
-
-
-def number(value: float | None, digits: int = 0) -> str:
-    return "" if value is None else f"{value:,.{digits}f}"
+from benchmarks.tables import Results, number, summary, table
 
 
 def _ms(value: float | None) -> str:
@@ -48,19 +28,6 @@ def _loss(figures: Mapping[str, Any]) -> str:
     if figures["disconnected"]:
         parts.append(f"{figures['disconnected']:,.0f} cut off")
     return ", ".join(parts)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    lines = []
-    for row in (head, *rows):
-        cells = [
-            text.ljust(width) if not index else text.rjust(width)
-            for index, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return [lines[0], "| " + " | ".join(rule) + " |", *lines[1:]]
 
 
 HEAD = (
@@ -83,7 +50,7 @@ def main_table(results: Results) -> list[str]:
     rows = []
     for name, repeats in results.items():
         figures = summary(repeats)
-        if name.startswith(("publish", "redis")):
+        if name.startswith(("publish", "redis", "inbox")):
             continue
         rss = figures.get("rss_per_connection")
         found = figures.get("redis_connections")
@@ -102,7 +69,7 @@ def main_table(results: Results) -> list[str]:
                 number(found),
             )
         )
-    return _table(HEAD, rows) if rows else []
+    return table(HEAD, rows) if rows else []
 
 
 def other_lines(results: Results) -> list[str]:
@@ -205,6 +172,7 @@ def targets(results: Results) -> list[tuple[str, str, str, bool]]:
     for kind, wanted in (("single", 8_000), ("batch", 60_000)):
         value = figure(f"publish {kind}/{Dualcast.name} rest", "published_per_cpu_s")
         at_least(f"REST publish {kind}: per server CPU-second", value, wanted)
+    found += inbox_report.targets(results)
     for each in ("sse", "ws"):
         few, many = (figure(f"redis/{Dualcast.name} {each}", name) for name in ("at_few", "at_many"))
         if few is not None and many is not None:
@@ -224,7 +192,7 @@ def targets(results: Results) -> list[tuple[str, str, str, bool]]:
 
 def target_table(results: Results) -> list[str]:
     rows = [(what, got, wanted, "pass" if ok else "**miss**") for what, got, wanted, ok in targets(results)]
-    return _table(("target", "measured", "wanted", ""), rows) if rows else []
+    return table(("target", "measured", "wanted", ""), rows) if rows else []
 
 
 EXPLANATION = """
@@ -250,6 +218,8 @@ Redis connections include the second node's.
 * **recovery**: everybody comes back at once with a cursor 100 publications old; time from the first connect
   to the last message.
 * **publish**: through the server under test, no subscribers, to 1,000 single users in turn; batches of 100.
+* **inbox publish**: notifications to 1,000 single users, half of them with `store: false`, in turns of one
+  server. **inbox read**: one user each with 100, 1,000 and 10,000 items, in turn: a page of 50, the counters.
 """
 
 
@@ -258,7 +228,15 @@ def document(results: Results, machine: Mapping[str, str], notes: Sequence[str])
     lines = ["# Benchmarks", "", "Written by `make bench`; do not edit.", ""]
     lines += [f"* {name}: {text}" for name, text in machine.items()]
     lines += [f"* {note}" for note in notes]
-    lines += ["", "## Results", "", *main_table(results), "", *other_lines(results)]
+    lines += [
+        "",
+        "## Results",
+        "",
+        *main_table(results),
+        "",
+        *other_lines(results),
+        *inbox_report.tables(results),
+    ]
     lines += [
         "",
         "## Targets",

@@ -24,7 +24,7 @@ DRAIN_S = 4.0
 """How long what is still under way may take when publishing has ended."""
 
 
-class _Clock:
+class Clock:
     """CPU seconds of server, Redis and the load CPUs since it was made."""
 
     def __init__(self, bench: Bench, contender: Contender) -> None:
@@ -66,7 +66,7 @@ def fan_out(
                 arguments = contender.publish_arguments(rate=each, seconds=total_s, targets=targets)
                 publishers.append(Publisher(bench.folder, arguments, bench.load_cpus))
         time.sleep(WARM_UP_S)
-        first, clock = fan.mark(), _Clock(bench, contender)
+        first, clock = fan.mark(), Clock(bench, contender)
         time.sleep(seconds)
         second, used = fan.mark(), clock.elapsed()
         sent = [publisher.result(total_s + 20) for publisher in publishers]
@@ -127,7 +127,7 @@ def connect(bench: Bench, contender: Contender, *, connections: int, churn_s: fl
     """
     _warm_up(bench, contender)
     empty = machine.rss_bytes(contender.server.pid)
-    clock = _Clock(bench, contender)
+    clock = Clock(bench, contender)
     fan = Fan(bench.folder, contender.fan_arguments(connections), bench.load_cpus)
     try:
         opened, used = fan.opened(120), clock.elapsed()
@@ -172,7 +172,7 @@ def _churn(bench: Bench, contender: Contender, seconds: float) -> int:
     fan = Fan(bench.folder, [*contender.fan_arguments(1_000), "--churn", "--opening", "64"], bench.load_cpus)
     try:
         time.sleep(0.3)
-        first, clock = fan.mark(), _Clock(bench, contender)
+        first, clock = fan.mark(), Clock(bench, contender)
         time.sleep(seconds)
         second, used = fan.mark(), clock.elapsed()
     finally:
@@ -202,9 +202,9 @@ def rest_publish(bench: Bench, contender: DualcastAlone, *, batched: bool, secon
     users = ["--targets", "1000", "--stream", "1"]
     arguments = (contender.batch(1_000) if batched else contender.single(1_000)) + users
     warm = contender.closed_loop(arguments, connections=4, seconds=0.5)
-    _publish(bench, warm)
-    clock = _Clock(bench, contender)
-    sent = _publish(
+    publish_all(bench, warm)
+    clock = Clock(bench, contender)
+    sent = publish_all(
         bench, contender.closed_loop(arguments, connections=8 if batched else 32, seconds=seconds)
     )
     used = clock.elapsed()
@@ -229,14 +229,14 @@ def recovery(bench: Bench, contender: DualcastAlone, *, clients: int, missed: in
     if own:
         users = ["--targets", str(clients), "--stream", "1"]
         many = contender.batch(clients) + users
-        sent = _publish(
+        sent = publish_all(
             bench, contender.closed_loop(many, connections=4, seconds=120, count=clients * missed)
         )
         expected = sent["published"]
     else:
         one = contender.closed_loop(contender.single(0), connections=1, seconds=30, count=missed)
-        expected = _publish(bench, one)["published"] * clients
-    clock = _Clock(bench, contender)
+        expected = publish_all(bench, one)["published"] * clients
+    clock = Clock(bench, contender)
     fan = Fan(bench.folder, [*contender.fan_arguments(clients), "--expect", str(missed)], bench.load_cpus)
     try:
         opened = fan.event("open", 60)
@@ -259,7 +259,8 @@ def recovery(bench: Bench, contender: DualcastAlone, *, clients: int, missed: in
     }
 
 
-def _publish(bench: Bench, arguments: list[str]) -> Figures:
+def publish_all(bench: Bench, arguments: list[str]) -> Figures:
+    """Runs a publisher to its end; its figures."""
     publisher = Publisher(bench.folder, arguments, bench.load_cpus)
     try:
         return publisher.result(150)

@@ -84,6 +84,7 @@ def encode_notification(
     )
 
 
+@lru_cache(64)
 def utc_text(time_ms: int) -> str:
     """Unix milliseconds as the contract's time text (section 1.5)."""
     seconds, ms = divmod(time_ms, 1000)

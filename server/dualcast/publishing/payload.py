@@ -118,7 +118,8 @@ def check_kind(text: str) -> str:
     """`text` if it can be a type at all: 1 to 128 bytes without control characters; raises Invalid
     `bad-type`.
     """
-    if (not text.isprintable() and _CONTROL.search(text)) or not 1 <= len(text.encode()) <= MAX_TYPE_BYTES:
+    size = len(text) if text.isascii() else len(text.encode())
+    if (not text.isprintable() and _CONTROL.search(text)) or not 1 <= size <= MAX_TYPE_BYTES:
         raise invalid("$.type", "a type has 1 to 128 bytes and no control characters", code="bad-type")
     return text
 

@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Raw, Struct
 
+from dualcast.model.inbox import DEVICE_KINDS
+
 MAX_TARGETS = 1000
 MAX_TTL_S = 30 * 86_400
 
@@ -27,16 +29,22 @@ Ttl = Annotated[int, Meta(ge=1, le=MAX_TTL_S, description="seconds until recover
 Level = Literal["info", "success", "warning", "error"]
 Priority = Literal["low", "normal", "high", "urgent"]
 PushPolicy = Literal["never", "offline", "always"]
+Devices = Annotated[list[Name], Meta(max_length=len(DEVICE_KINDS), description=" | ".join(DEVICE_KINDS))]
+"""Device kinds; others are refused with a code of their own, so they are text here."""
 
 
 class Target(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Whom a notification is for. Exactly one of the five is given; `all` is the whole tenant."""
+    """Whom a notification is for. Exactly one of the six is given; `all` is the whole tenant."""
 
     user: Name | None = None
     users: Annotated[list[Name], Meta(min_length=1, max_length=MAX_TARGETS)] | None = None
     channel: ChannelName | None = None
     channels: ChannelNames | None = None
     all: Literal[True] | None = None
+    connection: Annotated[str, Meta(min_length=1, max_length=256, description="a live connection's id")] | (
+        None
+    ) = None
+    """Only this connection, while it lives; never stored or pushed."""
 
 
 class AudienceRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -44,7 +52,7 @@ class AudienceRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
     users: Names | None = None
     """Only these users; an empty list reaches nobody."""
-    devices: Names = []
+    devices: Devices = []
     roles: Names = []
     connections: Names = []
     exclude_users: Names = []
@@ -72,10 +80,24 @@ class NotificationRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     conflation_key: Key | None = None
     terminal: bool = False
     audience: AudienceRequest | None = None
-    store: bool = True
-    """Keep it in the users' inboxes. Accepted now, without effect until the inbox exists."""
-    push: PushPolicy = "offline"
-    """When to send a device push. Accepted now, without effect until push exists."""
+    store: Annotated[
+        bool | None,
+        Meta(description="absent: stored where that can be (users, all); true: refused where it cannot"),
+    ] = None
+    """Keep it in the inboxes (`riders`)."""
+    push: Annotated[PushPolicy | None, Meta(description="absent: the server's default; users only")] = None
+    """When to send a device push: `offline` to whoever has no live connection."""
+    push_devices: Devices = []
+    """Only a live connection of one of these kinds makes a push needless; empty: any does."""
+
+
+class GrantRequest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Who may subscribe to the channel from now on, beside those who may already."""
+
+    owner: Annotated[str, Meta(max_length=256)] = ""
+    """The new owner; "": stays as it is."""
+    members: Names = []
+    """Added to the others."""
 
 
 class PublishRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -97,6 +119,8 @@ class PublishRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     audience: AudienceRequest | None = None
     ephemeral: bool = False
     """Live only: no offset, no history, never recovered."""
+    grant: GrantRequest | None = None
+    """Recorded before the publication; needs `channel`."""
 
 
 Request = NotificationRequest | PublishRequest
