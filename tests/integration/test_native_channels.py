@@ -38,6 +38,8 @@ async def test_a_channel_by_claim_by_grant_and_by_public_pattern(node: Node, tra
     token = node.token(channels=["task:9"])
     async with await open_client(transport, node.port, token, channels=wanted) as client:
         assert (await client.welcome()).body["channels"] == ["user:alice", "all", *wanted]
+        state = await client.next()
+        assert (state.kind, state.body) == ("state", {"channel": "task:9", "data": None, "status": "none"})
         for channel in wanted:
             await node.publish(channel, channel)
         assert [got.data for got in await client.publications(3)] == wanted

@@ -137,12 +137,12 @@ async def test_an_audience_narrows_who_gets_a_copy_and_what_it_filters_counts_as
 ) -> None:
     token = node.token()
     async with (
-        await open_client(transport, node.port, token, device="phone") as phone,
-        await open_client(transport, node.port, token, device="desk") as desk,
+        await open_client(transport, node.port, token, device="mobile") as phone,
+        await open_client(transport, node.port, token, device="desktop") as desk,
     ):
         await phone.welcome()
         connection = (await desk.welcome()).body["connection"]
-        await node.publish("all", "phones", audience={"devices": ["phone"]})
+        await node.publish("all", "phones", audience={"devices": ["mobile"]})
         await node.publish("all", "not bob", audience={"exclude_users": ["bob"]})
         await node.publish("all", "nobody", audience={"users": []})
         await node.publish("all", "admins", audience={"roles": ["admin"]})

@@ -31,6 +31,9 @@ class TestDialect:
     def gap(self, session: Any, gap: Gap) -> bytes:
         return f"gap {gap.channel} {gap.after} {gap.oldest} {gap.reason} {session.cursor}\n".encode()
 
+    def state(self, session: Any, channel: str, data: bytes | None, status: str) -> bytes:
+        return f"state {channel} {status if data is None else data.decode()}\n".encode()
+
     def status(self, session: Any, *, available: bool) -> bytes:
         return f"status {available}\n".encode()
 

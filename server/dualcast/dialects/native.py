@@ -8,9 +8,11 @@ from urllib.parse import quote
 import msgspec
 
 from dualcast.model.errors import BadRequest
+from dualcast.model.inbox import Badge
 from dualcast.model.publication import Entry, Gap
 
-from .native_types import ClientCommand, GapFrame, ServerFrame
+from .native_base import ServerFrame
+from .native_types import ClientCommand, GapFrame
 
 _encode = msgspec.json.Encoder().encode
 _encode_str = msgspec.json.Encoder().encode
@@ -25,16 +27,29 @@ def rfc3339(time_ms: int) -> str:
     )
 
 
+def _inbox(badge: Badge) -> bytes:
+    """The member `inbox` of a publication that was kept in one."""
+    if badge.unread < 0:
+        return b'"inbox":{"tenant_revision":%d},' % badge.tenant_revision
+    return b'"inbox":{"unread":%d,"unseen":%d,"revision":[%d,%d]},' % (
+        badge.unread,
+        badge.unseen,
+        badge.user_revision,
+        badge.tenant_revision,
+    )
+
+
 def _json(entry: Entry) -> bytes:
     """The part of the object both transports share, from `"channel"` on; made once per entry."""
     memo = entry.frames.get(_JSON_MEMO)
     if memo is None:
         pub = entry.publication
-        memo = b'"channel":%b,"id":%b,"event":%b,"time":"%b","data":%b}' % (
+        memo = b'"channel":%b,"id":%b,"event":%b,"time":"%b",%b"data":%b}' % (
             _encode_str(entry.channel),
             _encode_str(pub.id),
             _encode_str(pub.type),
             rfc3339(pub.time_ms).encode(),
+            b"" if pub.badge is None else _inbox(pub.badge),
             pub.data,
         )
         entry.frames[_JSON_MEMO] = memo
@@ -81,6 +96,22 @@ def stream_frame(frame: ServerFrame, *, cursor: str | None = None, retry_ms: int
     if cursor:
         head += f"id: {cursor}\n"
     return b"%bevent: %b\ndata: %b\n\n" % (head.encode(), event.encode(), _encode(fields))
+
+
+def _state(channel: str, data: bytes | None, status: str) -> bytes:
+    if data is not None:
+        return b'"channel":%b,"data":%b}' % (_encode_str(channel), data)
+    return b'"channel":%b,"data":null,"status":%b}' % (_encode_str(channel), _encode_str(status))
+
+
+def socket_state(channel: str, data: bytes | None, status: str) -> bytes:
+    """The JSON text of a `state` frame. `data`: minified JSON without newlines; None: see `status`."""
+    return b'{"type":"state",' + _state(channel, data, status)
+
+
+def stream_state(channel: str, data: bytes | None, status: str) -> bytes:
+    """The SSE block of a `state` event. It carries no `id`: it moves no position."""
+    return b"event: state\ndata: {" + _state(channel, data, status) + b"\n\n"
 
 
 def stream_position(cursor: str) -> bytes:

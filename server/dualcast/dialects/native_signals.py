@@ -7,8 +7,9 @@ from typing import Any
 
 from dualcast.model.publication import Gap
 
-from .native import gap_frame, socket_frame, stream_frame, stream_position
-from .native_types import AuthExpired, AuthExpiring, Bye, Drain, ServerFrame, Status, Welcome
+from .native import gap_frame, socket_frame, socket_state, stream_frame, stream_position, stream_state
+from .native_base import ServerFrame
+from .native_types import AuthExpired, AuthExpiring, Bye, Drain, Status, Welcome
 
 REPLACED_RETRY_MS = 60_000
 """A replaced `EventSource` comes back by itself; a long delay keeps two pages from evicting each other in
@@ -40,6 +41,9 @@ class NativeSocket:
     def gap(self, session: Any, gap: Gap) -> bytes:
         return socket_frame(gap_frame(gap, session.epoch, session.cursor))
 
+    def state(self, session: Any, channel: str, data: bytes | None, status: str) -> bytes:
+        return socket_state(channel, data, status)
+
     def status(self, session: Any, *, available: bool) -> bytes:
         return socket_frame(Status(bus="ok" if available else "away", cursor=session.cursor))
 
@@ -70,6 +74,9 @@ class NativeStream:
 
     def gap(self, session: Any, gap: Gap) -> bytes:
         return stream_frame(gap_frame(gap, session.epoch, session.cursor), cursor=session.cursor)
+
+    def state(self, session: Any, channel: str, data: bytes | None, status: str) -> bytes:
+        return stream_state(channel, data, status)
 
     def status(self, session: Any, *, available: bool) -> bytes:
         return stream_frame(Status(bus="ok" if available else "away"), cursor=session.cursor)

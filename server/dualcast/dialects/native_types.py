@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-Ref = Annotated[
-    str, Meta(max_length=64, description="Chosen by the client, echoed in the reply to this command.")
-]
-ChannelName = Annotated[str, Meta(max_length=300, description="`kind:id` or `all`.")]
-CursorText = Annotated[str, Meta(max_length=64, description="`<epoch>-<offset>`, opaque to clients.")]
-
-
-class ClientFrame(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", kw_only=True):
-    """A command of the client."""
-
-    ref: Ref | None = None
+from .native_base import ChannelName, ClientFrame, CursorText, InboxBadge, ServerFrame
+from .native_person import (
+    CountersReply,
+    Done,
+    InboxPageReply,
+    Marked,
+    PersonCommand,
+    PresenceReply,
+    Sent,
+)
 
 
 class Subscribe(ClientFrame, tag="subscribe", frozen=True, kw_only=True):
@@ -61,11 +60,7 @@ class Ping(ClientFrame, tag="ping", frozen=True, kw_only=True):
     """Answered with `pong`."""
 
 
-ClientCommand = Subscribe | Unsubscribe | Resume | Ack | Authenticate | Ping
-
-
-class ServerFrame(Struct, frozen=True, omit_defaults=True, tag_field="type", kw_only=True):
-    """A frame of the server."""
+ClientCommand = Subscribe | Unsubscribe | Resume | Ack | Authenticate | Ping | PersonCommand
 
 
 class Welcome(ServerFrame, tag="welcome", frozen=True, kw_only=True):
@@ -97,7 +92,20 @@ class Published(ServerFrame, tag="publication", frozen=True, kw_only=True):
     event: str
     time: str
     """RFC 3339, UTC, milliseconds."""
+    inbox: InboxBadge | None = None
+    """Counters of the own inbox after it was kept there; missing on what no inbox keeps."""
     data: Any
+
+
+class StateFrame(ServerFrame, tag="state", frozen=True, kw_only=True):
+    """How a presence, task or batch channel stands, before anything that is published on it afterwards."""
+
+    channel: str
+    data: Any
+    """null: see `status`."""
+    status: str | None = None
+    """`none` (there is no such thing yet), `away` (it could not be read now: ask again) or `too-large`
+    (read it over REST); missing with `data`."""
 
 
 class Subscribed(ServerFrame, tag="subscribed", frozen=True, kw_only=True):
@@ -205,6 +213,7 @@ class Drain(ServerFrame, tag="drain", frozen=True, kw_only=True):
 ServerMessage = (
     Welcome
     | Published
+    | StateFrame
     | Subscribed
     | Unsubscribed
     | GapFrame
@@ -218,4 +227,10 @@ ServerMessage = (
     | Pong
     | Bye
     | Drain
+    | InboxPageReply
+    | CountersReply
+    | Marked
+    | Sent
+    | Done
+    | PresenceReply
 )

@@ -21,6 +21,8 @@ def merge(histories: Iterable[Iterable[Entry]]) -> list[Entry]:
         if entry.offset != last:
             merged.append(entry)
             last = entry.offset
+        elif entry.publication.badge is not None and merged[-1].publication.badge is None:
+            merged[-1] = entry  # of the copies the one with the client's counters
     return merged
 
 

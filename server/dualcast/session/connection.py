@@ -30,10 +30,12 @@ class Connection(asyncio.Protocol):
         "connections",
         "counters",
         "device",
+        "device_id",
         "dialect",
         "encoding",
         "id",
         "instance",
+        "introduction",
         "node",
         "paused",
         "prelude",
@@ -55,6 +57,7 @@ class Connection(asyncio.Protocol):
         address: str = "",
         instance: str = "",
         device: str = "",
+        device_id: str = "",
         stage: str = "",
     ) -> None:
         self.node = node
@@ -65,12 +68,16 @@ class Connection(asyncio.Protocol):
         self.address = address
         self.instance = instance
         self.device = device
+        """Its kind: mobile, desktop, tablet, web, or "" when the client did not say."""
+        self.device_id = device_id
         self.stage = stage
         self.counters: DeliveryCounters = node.counters.delivery(principal.tenant, encoding.transport)
         self.paused = False
         self.closed = False
         self.prelude = b""
         """Bytes of the handshake that the transport left to be written with the first frames."""
+        self.introduction = b""
+        """States of its channels, which follow the welcome; bytes on the wire."""
         self.transport: Any = None
         self.connections: set[Any] | None = None
         self.seen = 0
@@ -139,10 +146,12 @@ class Connection(asyncio.Protocol):
         node.hub.sessions[self.id] = self  # type: ignore[assignment]
         node.sweep_bucket(self).add(self)
         self.join()
+        node.presence.changed(self)
         welcome = self.dialect.welcome(self)
         # One write, one segment: the rest of the handshake, the welcome and what belongs behind it.
-        first = self.prelude + (self.encoding.wrap(welcome) if welcome else b"") + self.greeting()
-        self.prelude = b""
+        first = self.prelude + (self.encoding.wrap(welcome) if welcome else b"")
+        first += self.introduction + self.greeting()
+        self.prelude = self.introduction = b""
         if first:
             transport.write(first)
         self.begin()
@@ -172,6 +181,7 @@ class Connection(asyncio.Protocol):
         node = self.node
         if not self.closed:
             node.closing[self] = node.loop.time()
+            node.presence.changed(self)
         self.closed = True
         node.hub.sessions.pop(self.id, None)
         node.held.discard(self)

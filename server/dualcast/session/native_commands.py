@@ -6,10 +6,13 @@ good) run in a short task the node owns; what the client sends meanwhile waits i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from dualcast.dialects.native import decode_command, socket_frame
+from dualcast.dialects.native_base import ServerFrame
+from dualcast.dialects.native_person import PersonCommand
 from dualcast.dialects.native_types import (
     Ack,
     Authenticate,
@@ -32,8 +35,12 @@ from dualcast.model.errors import BusUnavailable, DualcastError, Forbidden, Limi
 from dualcast.model.principal import Principal
 from dualcast.model.publication import Gap
 
+from .arriving import Arrival
 from .catch_up import merge
+from .person_commands import NotAvailable, PersonCommands
 from .watching import watched, writable
+
+log = logging.getLogger("dualcast.session")
 
 MaySubscribe = Callable[[Principal, str], Awaitable[bool]]
 Refresh = Callable[[Principal, str], Awaitable[Principal]]
@@ -46,8 +53,16 @@ MAX_UNREAD_BYTES = 512 * 1024
 class NativeCommands:
     """The receiver of native WebSocket sessions; one per process."""
 
-    def __init__(self, may_subscribe: MaySubscribe, refresh: Refresh, *, max_per_sweep: int = 500) -> None:
+    def __init__(
+        self,
+        may_subscribe: MaySubscribe,
+        refresh: Refresh,
+        *,
+        person: PersonCommands | None = None,
+        max_per_sweep: int = 500,
+    ) -> None:
         self._may_subscribe = may_subscribe
+        self._person = person
         self._refresh = refresh
         self._max_per_sweep = max_per_sweep
 
@@ -89,7 +104,7 @@ class NativeCommands:
                     self._now(session, command)
                 except DualcastError as error:
                     self.error(session, command.ref, error)
-            case Subscribe() | Authenticate():
+            case _:
                 session.pending = []
                 session.node.spawn(self._later(session, command))
 
@@ -108,15 +123,21 @@ class NativeCommands:
         elif not session.confirm(*cursor):
             raise DualcastError("this cursor was never written to this connection", code="future-ack")
 
-    async def _later(self, session: Any, command: ClientCommand) -> None:
+    async def _later(self, session: Any, command: Subscribe | Authenticate | PersonCommand) -> None:
         try:
             try:
                 if isinstance(command, Subscribe):
                     await self._subscribe(session, command)
                 elif isinstance(command, Authenticate):
                     await self._authenticate(session, command)
+                else:
+                    session.send(socket_frame(await self._for_person(session, command)))
             except DualcastError as error:
                 self.error(session, command.ref, error)
+            except Exception:
+                # A room edge: the client waits for an answer to its `ref`, and the connection stays.
+                log.exception("a client's command failed")
+                self.error(session, command.ref, DualcastError("something went wrong in the server"))
         finally:
             pending, session.pending = session.pending or [], None
             while pending and not session.closed:
@@ -124,6 +145,11 @@ class NativeCommands:
                 if session.pending is not None:
                     session.pending = pending
                     break
+
+    async def _for_person(self, session: Any, command: PersonCommand) -> ServerFrame:
+        if self._person is None:
+            raise NotAvailable
+        return await self._person.carry_out(session, command)
 
     async def _authenticate(self, session: Any, command: Authenticate) -> None:
         """Swaps the principal; channels the new token does not allow are taken away."""
@@ -158,8 +184,11 @@ class NativeCommands:
         if not await watched(session.node, [*session.channels, *feeds]):
             raise BusUnavailable("the event bus is away; try again")
         await self._bring_up(session, feeds)
+        arrival = Arrival(session, names, have)
+        await arrival.read()
         if session.closed:
             return
+        arrival.tell()
         joined_at = session.subscribe([hub.channel(tenant, name) for name in new])
         cursor = session.cursor
         if since is not None:

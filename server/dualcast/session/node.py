@@ -9,13 +9,15 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 from dualcast.bus.port import EventBus
 from dualcast.hub.hub import Hub
 from dualcast.telemetry.counters import Counters
+
+from .channel_state import ChannelStates
 
 log = logging.getLogger("dualcast.session")
 
@@ -52,6 +54,20 @@ class SessionSettings(Struct, frozen=True, kw_only=True):
     """Client commands waiting on one socket; beyond it the socket is closed (rate-limited)."""
 
 
+class Presence(Protocol):
+    """Who hears that a session came, went or changed its channels; `presence.tracker.Tracker` is one."""
+
+    def changed(self, session: Any) -> None:
+        """Notes it and returns: called in handshakes and in loops over all sessions."""
+        ...
+
+
+class Unwatched:
+    """The Presence of a node that tells nobody."""
+
+    def changed(self, session: Any) -> None: ...
+
+
 class Node:
     """Shared by every session of a process (a `session.session.Session`, written Any here: sessions import
     this). Created once the loop runs; `run` owns all tasks made by `spawn`."""
@@ -64,6 +80,8 @@ class Node:
         self.loop = asyncio.get_running_loop()
         self.id = secrets.token_hex(4)
         self.draining = False
+        self.presence: Presence = Unwatched()
+        """Replaced by the composition root."""
         self.behind: dict[str, deque[Any]] = {}
         """Sessions that need the bus to catch up, per tenant: served in turn, so no tenant waits for
         another."""
@@ -74,6 +92,9 @@ class Node:
         self.per_address: dict[str, int] = {}
         self.sweep_buckets: list[set[Any]] = [set() for _ in range(settings.sweep_s)]
         self.forged_receipts = 0
+        self.states = ChannelStates(self.spawn)
+        """Where the state of a presence, task or batch channel is read; the composition root names the
+        sources."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sequence = 0
 

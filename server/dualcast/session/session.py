@@ -309,6 +309,7 @@ class Session(Connection):
         self.channels = (*self.channels, *feeds)
         for feed in feeds:
             feed.sessions[self] = None
+        self.node.presence.changed(self)
         if not self.catch_up():
             self.node.enqueue(self)
         return since
@@ -321,6 +322,7 @@ class Session(Connection):
             if feed.name in names:
                 feed.sessions.pop(self, None)
         self.channels = tuple(feed for feed in self.channels if feed.name not in names)
+        self.node.presence.changed(self)
         if self.gate == BEHIND and not self.catch_up():
             self.node.enqueue(self)  # it may have been waiting for one that is gone
 
