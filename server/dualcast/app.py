@@ -18,6 +18,7 @@ import uvloop
 from litestar import Litestar
 
 from dualcast.bus.port import EventBus
+from dualcast.features import Features, build_features
 from dualcast.gateway.commands import SPACE as CLOSE_SPACE
 from dualcast.gateway.connect import Delivery
 from dualcast.gateway.directory import CloseFollower, Directory
@@ -37,9 +38,10 @@ from dualcast.identity.revocation import Revocations
 from dualcast.identity.tickets import Tickets, TicketSettings
 from dualcast.identity.tokens import TokenVerifier
 from dualcast.mapping import (
+    default_push,
     endpoints,
-    engines,
     gateway_settings,
+    push_provider_settings,
     rate_settings,
     seeds,
     session_settings,
@@ -49,18 +51,22 @@ from dualcast.mapping import (
 from dualcast.model.errors import BusUnavailable
 from dualcast.publishing.quotas import TenantQuotas
 from dualcast.publishing.service import Publisher, PublishSettings
+from dualcast.push.providers.finding import check_provider, find_provider
 from dualcast.session.drain import drain
 from dualcast.session.native_commands import NativeCommands
 from dualcast.session.node import Node
+from dualcast.session.person_commands import PersonCommands
 from dualcast.session.recovery import Recovery
 from dualcast.session.sweep import Sweep
+from dualcast.session.withdrawal import Withdrawals
 from dualcast.settings import Settings
 from dualcast.state.follow import StateFollower
-from dualcast.state.port import StateStore
+from dualcast.stores import Stores, open_stores
 from dualcast.telemetry import logs
 from dualcast.telemetry.counters import Counters
 from dualcast.telemetry.metrics import DualcastCollector, LoopLag, Metrics
 from dualcast.tenancy.access import Access
+from dualcast.tenancy.grants import SPACE as GRANT_SPACE
 from dualcast.tenancy.grants import Grants
 from dualcast.tenancy.store import SPACE as TENANT_SPACE
 from dualcast.tenancy.store import SharedTenants
@@ -77,8 +83,8 @@ class Composition:
 
     settings: Settings
     app: Litestar
-    bus: EventBus
-    state: StateStore
+    stores: Stores
+    features: Features
     follower: StateFollower
     tenants: SharedTenants
     hub: Hub
@@ -88,6 +94,10 @@ class Composition:
     jwks: JwksCache
     loop_lag: LoopLag
     authenticator: Authenticator
+
+    @property
+    def bus(self) -> EventBus:
+        return self.stores.bus
 
     async def drain(self) -> None:
         """Sends every client away in paced batches; awaited by the server before it shuts down."""
@@ -100,28 +110,32 @@ class Composition:
         A background task that fails ends the process: a server without its sweep or follower must not look
         healthy.
         """
-        await self.state.start()
+        await self.features.check()
+        await self.stores.state.start()
         try:
             await self._know_tenants()
-            await self.bus.start(self.hub)
+            await self.stores.bus.start(self.hub)
             try:
                 self.loop_lag.start()
                 async with asyncio.TaskGroup() as group:
-                    tasks = [
-                        group.create_task(self.follower.run()),
-                        group.create_task(self.recovery.run()),
-                        group.create_task(self.sweep.run()),
-                    ]
+                    loops = (
+                        self.follower.run,
+                        self.recovery.run,
+                        self.sweep.run,
+                        *self.features.runs(),
+                    )
+                    tasks = [group.create_task(loop()) for loop in loops]
                     yield
                     for task in tasks:
                         task.cancel()
             finally:
                 self.loop_lag.stop()
                 await self.node.close()
-                await self.bus.close()
+                await self.features.close()
+                await self.stores.bus.close()
                 await self.jwks.close()
         finally:
-            await self.state.close()
+            await self.stores.state.close()
 
     async def _know_tenants(self) -> None:
         """Seeds and reads the tenants; a state store that is away is waited for: without tenants nobody can
@@ -141,7 +155,8 @@ class Composition:
 def build(settings: Settings) -> Composition:
     """Makes the parts of one process. Needs the running loop; opens nothing yet."""
     counters = Counters()
-    bus, state = engines(settings)
+    stores = open_stores(settings)
+    bus, state = stores.bus, stores.state
     follower = StateFollower(state)
     tenants = SharedTenants(state, follower)
     grants = Grants(state, follower)
@@ -150,6 +165,7 @@ def build(settings: Settings) -> Composition:
     )
     node = Node(bus, hub, counters, session_settings(settings))
     recovery = Recovery(node)
+    features = build_features(settings, stores, node, grants, counters)
     revocations = Revocations(state)
     follower.on(REVOCATION_SPACE, revocations.changed, revocations.load)
     directory = Directory(node)
@@ -181,6 +197,8 @@ def build(settings: Settings) -> Composition:
         all_origins=tenants.origins,
     )
     access = Access(tenants, grants)
+    withdrawals = Withdrawals(node, access.may_subscribe)
+    follower.on(GRANT_SPACE, withdrawals.changed, withdrawals.resync)
     limits = settings.limits
     loop_lag = LoopLag()
     services = Services(
@@ -189,8 +207,19 @@ def build(settings: Settings) -> Composition:
             bus,
             counters,
             TenantQuotas(tenants, limits.publishes_per_tenant_per_s, limits.burst_s),
-            PublishSettings(max_data_bytes=settings.server.max_body_bytes),
+            PublishSettings(
+                max_data_bytes=settings.server.max_body_bytes, default_push=default_push(settings)
+            ),
+            resolve_connection=features.presence.connection_user,
+            push_ready=features.push.ready,
+            poke_push=features.push.poke,
+            grants=grants,
         ),
+        inbox=features.inbox,
+        presence=features.presence,
+        push=features.push,
+        tasks=features.tasks,
+        conversations=features.conversations,
         authenticator=authenticator,
         tickets=tickets,
         access=access,
@@ -201,7 +230,10 @@ def build(settings: Settings) -> Composition:
         directory=directory,
         metrics=Metrics(
             DualcastCollector(
-                counters, bus_stats=bus.stats, gauges=lambda: gauges(node, recovery), loop_lag=loop_lag
+                counters,
+                bus_stats=bus.stats,
+                gauges=lambda: {**gauges(node), **features.gauges()},
+                loop_lag=loop_lag,
             )
         ),
         limits=RateLimits(rate_settings(settings)),
@@ -213,7 +245,16 @@ def build(settings: Settings) -> Composition:
         services=services,
         node=node,
         tenants=tenants,
-        commands=NativeCommands(access.may_subscribe, authenticator.refresh),
+        commands=NativeCommands(
+            access.may_subscribe,
+            authenticator.refresh,
+            person=PersonCommands(
+                access.may_subscribe,
+                inbox=features.inbox,
+                conversations=features.conversations,
+                presence=features.presence,
+            ),
+        ),
         connections_per_address=limits.connections_per_ip,
     )
     handlers = [
@@ -225,8 +266,8 @@ def build(settings: Settings) -> Composition:
     return Composition(
         settings=settings,
         app=app,
-        bus=bus,
-        state=state,
+        stores=stores,
+        features=features,
         follower=follower,
         tenants=tenants,
         hub=hub,
@@ -239,7 +280,7 @@ def build(settings: Settings) -> Composition:
     )
 
 
-def gauges(node: Node, recovery: Recovery) -> dict[str, float]:
+def gauges(node: Node) -> dict[str, float]:
     """Plain numbers of this node for `/metrics`."""
     return {
         "sessions": len(node.hub.sessions),
@@ -277,6 +318,8 @@ def run(settings: Settings) -> None:
     transport = transport_settings(settings)
     logs.configure(settings.log.level, settings.log.format)
     if settings.server.workers > 1:
+        # Here as well as in the workers, which would be started again for ever.
+        asyncio.run(check_provider(find_provider(settings.push.provider, push_provider_settings(settings))))
         raise SystemExit(Supervisor(worker, transport, (msgspec.msgpack.encode(settings),)).run())
     raise_file_limit()
     _run(settings, transport, shared=False)

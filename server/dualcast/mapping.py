@@ -1,4 +1,4 @@
-"""From the settings to what each room wants: engines, tenants, keys, and the rooms' own settings structs.
+"""From the settings to what each room wants: tenants, keys, and the rooms' own settings structs.
 
 Pure, but for reading key and tenant files.
 """
@@ -6,23 +6,22 @@ Pure, but for reading key and tenant files.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from dualcast import __version__
-from dualcast.bus.memory import MemoryBus
-from dualcast.bus.port import EventBus, Retention
-from dualcast.bus.redis.engine import RedisBus
 from dualcast.bus.redis.options import RedisSettings
-from dualcast.bus.sqlite import SqliteBus
+from dualcast.conversations.model import ConversationSettings
 from dualcast.gateway.limits import RateSettings
 from dualcast.gateway.services import GatewaySettings
 from dualcast.identity.keys import JwksEndpoint, VerificationKey
+from dualcast.inbox.port import InboxSettings
+from dualcast.presence.port import PresenceSettings
+from dualcast.publishing.requests import PushPolicy
+from dualcast.push.port import PushSettings
 from dualcast.sections import Key
 from dualcast.session.node import SessionSettings
 from dualcast.settings import Settings
-from dualcast.state.memory import MemoryState
-from dualcast.state.port import StateStore
-from dualcast.state.redis import RedisState
-from dualcast.state.sqlite import SqliteState
+from dualcast.tasks.port import TaskSettings
 from dualcast.tenancy.model import Tenant, TenantSettings
 from dualcast.tenancy.seeds import load_tenants
 from dualcast.transport.options import TransportSettings
@@ -30,30 +29,86 @@ from dualcast_migration.policy import StageRecord
 from dualcast_migration.stage import Stage
 
 
-def engines(settings: Settings) -> tuple[EventBus, StateStore]:
-    """Bus and state store of the configured engine."""
-    bus = settings.bus
-    retention = Retention(entries=bus.history_entries, seconds=bus.history_s, idempotency_s=bus.idempotency_s)
-    if settings.engine == "memory":
-        return MemoryBus(retention), MemoryState()
-    if settings.engine == "sqlite":
-        directory = Path(bus.data_dir)
-        directory.mkdir(parents=True, exist_ok=True)
-        return SqliteBus(directory / "bus.db", retention), SqliteState(directory / "state.db")
-    redis = settings.redis
-    engine = RedisBus(
-        RedisSettings(
-            url=redis.url,
-            prefix=redis.key_prefix,
-            pool_connections=redis.pool_connections,
-            connect_s=redis.connect_timeout_s,
-            command_s=redis.command_timeout_s,
-            probe_every_s=bus.probe_interval_s,
-            held_bytes=bus.max_held_bytes,
-        ),
-        retention,
+def redis_settings(settings: Settings) -> RedisSettings:
+    """The redis engine's share of the settings."""
+    bus, redis = settings.bus, settings.redis
+    return RedisSettings(
+        url=redis.url,
+        prefix=redis.key_prefix,
+        pool_connections=redis.pool_connections,
+        connect_s=redis.connect_timeout_s,
+        command_s=redis.command_timeout_s,
+        probe_every_s=bus.probe_interval_s,
+        held_bytes=bus.max_held_bytes,
     )
-    return engine, RedisState(engine.pool.client, prefix=redis.key_prefix)
+
+
+def inbox_settings(settings: Settings) -> InboxSettings:
+    """The inbox room's share of the settings."""
+    return InboxSettings(max_items=settings.inbox.max_items, max_age_s=settings.inbox.max_age_s)
+
+
+def presence_settings(settings: Settings) -> PresenceSettings:
+    """The presence room's share of the settings."""
+    return PresenceSettings(lease_s=settings.presence.lease_s)
+
+
+def push_settings(settings: Settings) -> PushSettings:
+    """The push room's share of the settings."""
+    push = settings.push
+    return PushSettings(
+        max_queued=push.max_queued,
+        deadline_s=push.deadline_s,
+        max_attempts=push.max_attempts,
+        backoff_min_s=push.backoff_min_s,
+        backoff_max_s=push.backoff_max_s,
+        lease_s=push.timeout_s + 50,
+        timeout_s=push.timeout_s,
+        concurrency=push.concurrency,
+        tenant_concurrency=max(1, push.concurrency // 2),
+    )
+
+
+def push_provider_settings(settings: Settings) -> dict[str, Any]:
+    """What the provider is given: the webhook its fields, a plug-in its options."""
+    push = settings.push
+    if push.provider == "webhook":
+        return {
+            "url": push.url,
+            "secret": push.secret,
+            "timeout_s": push.timeout_s,
+            "allow_http": push.allow_http,
+        }
+    return dict(option.partition("=")[::2] for option in push.options)
+
+
+def default_push(settings: Settings) -> PushPolicy:
+    """The policy of notifications that name none: a push where it reaches people."""
+    push = settings.push
+    if push.when is not None:
+        return push.when
+    return "never" if push.provider in ("none", "log", "logging") else "offline"
+
+
+def task_settings(settings: Settings) -> TaskSettings:
+    """The task room's share of the settings."""
+    tasks = settings.tasks
+    return TaskSettings(
+        finished_s=tasks.finished_s,
+        unfinished_s=tasks.unfinished_s,
+        max_tasks_per_batch=tasks.max_per_batch,
+    )
+
+
+def conversation_settings(settings: Settings) -> ConversationSettings:
+    """The conversation room's share of the settings."""
+    conversations = settings.conversations
+    return ConversationSettings(
+        messages_kept=conversations.max_messages,
+        messages_age_s=conversations.max_age_s,
+        messages_per_user_per_s=conversations.messages_per_user_per_s,
+        signals_per_user_per_s=conversations.signals_per_user_per_s,
+    )
 
 
 def seeds(settings: Settings) -> tuple[Tenant, ...]:

@@ -250,7 +250,7 @@ class Push(Section, frozen=True):
     """Of one attempt."""
     concurrency: Annotated[int, Meta(ge=1, le=256)] = 8
     """Attempts at once, per process."""
-    max_attempts: Positive = 10
+    max_attempts: Positive = 25
     backoff_min_s: Seconds = 1.0
     backoff_max_s: Seconds = 300.0
     deadline_s: Positive = 3_600
@@ -278,4 +278,8 @@ class Conversations(Section, frozen=True):
 
     max_messages: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
     """Newest kept per conversation."""
+    messages_per_user_per_s: Annotated[float, Meta(ge=0)] = 10.0
+    """By participants; 0: no limit."""
+    signals_per_user_per_s: Annotated[float, Meta(ge=0)] = 10.0
+    """Typing and read; 0: no limit."""
     max_age_s: Positive = 365 * 86_400

@@ -121,6 +121,19 @@ async def test_the_form_publishes_and_the_buttons_disconnect(demo: Demo) -> None
     assert browser.console == browser.failures == []
 
 
+async def test_marking_read_in_one_column_clears_the_badge_of_the_other(demo: Demo) -> None:
+    browser = demo.browser
+    badges = "['sse', 'ws'].map((id) => document.querySelector(`#${id} .badge`))"
+    shown = f"{badges}.map((badge) => badge.hidden ? '' : badge.textContent).join()"
+    for pane in PANES:
+        await demo.notify("one", "two")
+        await browser.until(f"{shown} === '2,2'")
+        await demo.shot("demo-badges.png")
+        await browser.run(f"document.querySelector('#{pane} .read').click()")
+        await browser.until(f"{shown} === ','")
+    assert browser.console == browser.failures == []
+
+
 async def test_a_narrow_screen_needs_no_scrolling_sideways(demo: Demo) -> None:
     browser = demo.browser
     await browser.viewport(390, 844)

@@ -100,7 +100,7 @@ async def test_a_bad_request_is_answered_and_harms_nobody(node: Node, request_te
         assert [got.data for got in await stream.publications(1)] == ["on"]
 
 
-@pytest.mark.parametrize("name", ["instance", "device"])
+@pytest.mark.parametrize("name", ["instance", "device_id"])
 @pytest.mark.parametrize("value", ["a\nb", "x" * 257, "\x00"])
 async def test_bad_names_of_pages_and_devices_are_refused(node: Node, name: str, value: str) -> None:
     async with await open_stream(node.port, node.token(), **{name: value}) as stream:

@@ -92,6 +92,8 @@ async def test_connections_and_revocation() -> None:
             for n in range(5)
         ]
         app.directory.rows["default"] = rows
+        for row in rows:
+            await app.connect(row.id, row.user)
         page = (await app.client.get("/v1/connections?limit=2", headers=admin())).json()
         assert [row["id"] for row in page["connections"]] == ["c0", "c1"] and page["next"] == "c1"
         own = (await app.client.get("/v1/connections", headers=auth("alice"))).json()

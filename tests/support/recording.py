@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from dualcast.hub.encoding import Encoding
@@ -33,6 +34,9 @@ class TestDialect:
 
     def state(self, session: Any, channel: str, data: bytes | None, status: str) -> bytes:
         return f"state {channel} {status if data is None else data.decode()}\n".encode()
+
+    def unsubscribed(self, names: Sequence[str]) -> bytes:
+        return f"unsubscribed {' '.join(names)}\n".encode()
 
     def status(self, session: Any, *, available: bool) -> bytes:
         return f"status {available}\n".encode()

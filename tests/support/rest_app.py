@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +15,13 @@ import httpx
 import uvicorn
 from litestar import Litestar
 
+from dualcast.bus.announcing import Announcer
 from dualcast.bus.memory import MemoryBus
 from dualcast.bus.port import EventBus, Retention
+from dualcast.bus.storage import SqlPart
+from dualcast.conversations.service import ConversationService
+from dualcast.conversations.sql import PART as CONVERSATIONS
+from dualcast.conversations.sql import SqlConversations
 from dualcast.gateway.limits import RateLimits, RateSettings
 from dualcast.gateway.routes import litestar_app
 from dualcast.gateway.services import ConnectionInfo, GatewaySettings, Services
@@ -25,11 +30,25 @@ from dualcast.identity.keys import StaticKeys
 from dualcast.identity.revocation import Revocations
 from dualcast.identity.tickets import Tickets
 from dualcast.identity.tokens import TokenVerifier
+from dualcast.inbox.service import InboxService
+from dualcast.inbox.sql import SqlInbox
+from dualcast.inbox.sql_rider import inbox_part
 from dualcast.model.publication import Entry
+from dualcast.presence.local import LocalPresence
+from dualcast.presence.port import Batch, ConnectionFacts, Join
+from dualcast.presence.service import PresenceService
+from dualcast.presence.sql_devices import SqlDevices
+from dualcast.presence.sql_devices import sql_part as presence_part
 from dualcast.publishing.quotas import TenantQuotas
 from dualcast.publishing.service import Publisher
+from dualcast.push.service import PushService
+from dualcast.push.sql import SqlPushQueue
+from dualcast.push.sql import part as push_part
 from dualcast.state.follow import StateFollower
 from dualcast.state.memory import MemoryState
+from dualcast.tasks.service import TaskService
+from dualcast.tasks.sql import SqlTasks
+from dualcast.tasks.sql_rows import PART as TASKS
 from dualcast.telemetry.counters import Counters
 from dualcast.telemetry.metrics import DualcastCollector, Metrics
 from dualcast.tenancy.access import Access
@@ -39,6 +58,8 @@ from dualcast.tenancy.store import SharedTenants
 from support.tokens import key, token
 
 TENANTS = ("default", "other")
+PARTS: list[SqlPart] = [inbox_part(), CONVERSATIONS, TASKS, presence_part(), push_part(lambda *_: False)]
+"""What the rooms keep in the bus engine, unless a test brings its own bus."""
 
 
 class Deaf:
@@ -64,6 +85,9 @@ class Directory:
         rows = sorted(self.rows.get(tenant, []), key=lambda row: row.id)
         return [row for row in rows if row.id > after and user in (None, row.user)][:limit]
 
+    def find(self, tenant: str, connection: str) -> ConnectionInfo | None:
+        return next((row for row in self.rows.get(tenant, []) if row.id == connection), None)
+
 
 @dataclass
 class Rest:
@@ -75,6 +99,17 @@ class Rest:
     tenants: SharedTenants
     directory: Directory
     client: httpx.AsyncClient
+    presence: LocalPresence
+    batches: int = 0
+
+    async def connect(
+        self, ident: str, user: str, *groups: str, tenant: str = "default", **facts: str
+    ) -> None:
+        """A made-up connection, on another node unless the directory has it, too."""
+        self.batches += 1
+        known = ConnectionFacts(id=ident, user=user, node="n2", transport="ws", dialect="native", **facts)
+        batch = Batch(f"b{self.batches}", (Join(known, groups),))
+        await self.presence.change(tenant, "n2", batch, hold_ms=60_000)
 
     async def appended(self, *channels: str, tenant: str = "default") -> list[Entry]:
         """What is in the log of these channels."""
@@ -109,6 +144,7 @@ async def rest(
     rates: RateSettings | None = None,
     tenants: Sequence[Tenant] | None = None,
     draining: bool = False,
+    publishing: Mapping[str, Any] | None = None,
     extra_handlers: Sequence[Any] = (),
 ) -> AsyncIterator[Rest]:
     """The application with tenants `default` and `other`, called in process."""
@@ -120,7 +156,8 @@ async def rest(
     await follower.refresh()
     for tenant in tenants or [Tenant(id=name) for name in TENANTS]:
         await store.put(tenant)
-    engine = bus or MemoryBus(retention)
+    engine = bus or MemoryBus(retention, parts=PARTS)
+    database: Any = getattr(engine, "database", None)
     await engine.start(Deaf())
     counters = Counters()
     revocations = Revocations(state)
@@ -134,9 +171,10 @@ async def rest(
         AuthSettings(cookie_name="dualcast_token", allowed_origins=origins),
     )
     directory = Directory()
+    presence = LocalPresence(SqlDevices(database))
     services = Services(
         bus=engine,
-        publisher=Publisher(engine, counters, TenantQuotas(store)),
+        publisher=Publisher(engine, counters, TenantQuotas(store), grants=grants, **(publishing or {})),
         authenticator=authenticator,
         tickets=tickets,
         access=Access(store, grants),
@@ -147,6 +185,11 @@ async def rest(
         directory=directory,
         metrics=Metrics(DualcastCollector(counters, bus_stats=engine.stats)),
         limits=RateLimits(rates),
+        inbox=InboxService(SqlInbox(database), Announcer(engine)),
+        conversations=ConversationService(SqlConversations(database), Announcer(engine), grants),
+        push=PushService(SqlPushQueue(database), provider="log"),
+        presence=PresenceService(presence),
+        tasks=TaskService(SqlTasks(database), Announcer(engine), grants),
         settings=settings or GatewaySettings(),
         origin_allowed=authenticator.page_allowed,
         draining=lambda: draining,
@@ -155,7 +198,7 @@ async def rest(
     transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.7", 40_000))  # type: ignore[arg-type]
     try:
         async with httpx.AsyncClient(transport=transport, base_url="http://dualcast.test") as client:
-            yield Rest(app, services, state, store, directory, client)
+            yield Rest(app, services, state, store, directory, client, presence)
     finally:
         await engine.close()
         await state.close()

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from dualcast.model.errors import DualcastError
 from dualcast.model.principal import Principal
+from dualcast.model.uuid7 import Uuid7
 from dualcast.publishing.drafts import Drafter
 from dualcast.publishing.notification import utc_text
 from dualcast.publishing.payload import MAX_DEPTH, decode, minify
 from dualcast.publishing.requests import NotificationRequest, PublishRequest
-from dualcast.model.uuid7 import Uuid7
 
 LIMIT = 65_536
 VALUES = st.recursive(

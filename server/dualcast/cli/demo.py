@@ -27,7 +27,7 @@ class Claims(Struct, frozen=True, kw_only=True):
     """Patterns."""
 
 
-DEMO = Claims(sub=USER, roles=("publisher",), channels=("topic:*", "room:*"))
+DEMO = Claims(sub=USER, roles=("publisher",), channels=("topic:*", "room:*", "presence:*"))
 """The demo user: may publish, and subscribe to every topic and room."""
 
 

@@ -3,13 +3,14 @@ publications."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from dualcast.model.publication import Gap
 
 from .native import gap_frame, socket_frame, socket_state, stream_frame, stream_position, stream_state
 from .native_base import ServerFrame
-from .native_types import AuthExpired, AuthExpiring, Bye, Drain, Status, Welcome
+from .native_types import AuthExpired, AuthExpiring, Bye, Drain, Status, Unsubscribed, Welcome
 
 REPLACED_RETRY_MS = 60_000
 """A replaced `EventSource` comes back by itself; a long delay keeps two pages from evicting each other in
@@ -44,6 +45,9 @@ class NativeSocket:
     def state(self, session: Any, channel: str, data: bytes | None, status: str) -> bytes:
         return socket_state(channel, data, status)
 
+    def unsubscribed(self, names: Sequence[str]) -> bytes:
+        return socket_frame(Unsubscribed(channels=list(names)))
+
     def status(self, session: Any, *, available: bool) -> bytes:
         return socket_frame(Status(bus="ok" if available else "away", cursor=session.cursor))
 
@@ -77,6 +81,9 @@ class NativeStream:
 
     def state(self, session: Any, channel: str, data: bytes | None, status: str) -> bytes:
         return stream_state(channel, data, status)
+
+    def unsubscribed(self, names: Sequence[str]) -> bytes:
+        return stream_frame(Unsubscribed(channels=list(names)))
 
     def status(self, session: Any, *, available: bool) -> bytes:
         return stream_frame(Status(bus="ok" if available else "away"), cursor=session.cursor)

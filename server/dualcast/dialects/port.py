@@ -3,6 +3,7 @@ signal."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from dualcast.model.publication import Gap
@@ -23,6 +24,10 @@ class Dialect(Protocol):
 
     def state(self, session: Any, channel: str, data: bytes | None, status: str) -> bytes | None:
         """How `channel` stands. `data`: minified JSON; None: there is none, and `status` says why."""
+        ...
+
+    def unsubscribed(self, names: Sequence[str]) -> bytes | None:
+        """Channels were taken away."""
         ...
 
     def status(self, session: Any, *, available: bool) -> bytes | None: ...

@@ -26,7 +26,7 @@ _ABOUT_STREAM = (
 )
 _SCHEMAS = "#/components/schemas/"
 _SOCKET_ONLY = frozenset(
-    {"subscribed", "unsubscribed", "authenticated", "error", "pong", "bye", "publication"}
+    {"subscribed", "authenticated", "error", "pong", "bye", "publication"}
     | {"inbox_page", "inbox_counters", "marked", "sent", "done", "presence_state"}
 )
 """Server frames without an event of that name on `/v1/stream`; a publication has its own type as event name

@@ -22,7 +22,9 @@ from dualcast.model.errors import (
     Unauthorized,
 )
 from dualcast.model.principal import Principal
+from dualcast.presence.devices import check_device_id, check_kind
 from dualcast.session.admission import check_limits, evict_oldest
+from dualcast.session.arriving import introduce
 from dualcast.session.native_commands import NativeCommands
 from dualcast.session.node import Node
 from dualcast.session.session import FROM_NOW, Session
@@ -65,7 +67,9 @@ class Request:
         "channels",
         "decision",
         "device",
+        "device_id",
         "epoch",
+        "grant_changes",
         "instance",
         "position",
         "tenant",
@@ -77,8 +81,11 @@ class Request:
     channels: list[str]
     epoch: str
     position: int
+    grant_changes: int
+    """Of the node when its channels were checked."""
     instance: str
     device: str
+    device_id: str
     address: str
 
     @property
@@ -149,15 +156,21 @@ async def admit(delivery: Delivery, scope: Scope, kind: Kind) -> Request:
     request.decision = tenant.decide(principal.sub, delivery.node.now_s())
     parameters = query(scope)
     request.channels = requested_channels(principal, parameters)
+    request.grant_changes = delivery.node.grant_changes
     if len(request.channels) > delivery.node.settings.max_channels:
         raise LimitExceeded("too many channels on one connection", code="too-many-channels")
-    for name in request.channels[2:]:
-        if not await services.access.may_subscribe(principal, name):
-            raise Forbidden(f"not allowed to subscribe to {name}", code="forbidden-channel")
+    await _allowed(delivery, request)
     request.instance = _identifier(parameters, "instance")
-    request.device = _identifier(parameters, "device")
+    request.device = check_kind(device) if (device := _last(parameters, "device")) else ""
+    request.device_id = check_device_id(ident) if (ident := _last(parameters, "device_id")) else ""
     request.epoch, request.position = requested_position(scope, parameters)
     return request
+
+
+async def _allowed(delivery: Delivery, request: Request) -> None:
+    for name in request.channels[2:]:
+        if not await delivery.services.access.may_subscribe(request.principal, name):
+            raise Forbidden(f"not allowed to subscribe to {name}", code="forbidden-channel")
 
 
 async def make_session(
@@ -175,14 +188,18 @@ async def make_session(
         address=request.address,
         instance=request.instance,
         device=request.device,
+        device_id=request.device_id,
         stage=request.decision.stage.value,
         **rest,
     )
     if not await watched(node, session.channels) and node.hub.available:
         raise BusUnavailable("the event bus does not answer", retry_after_s=2)
+    await introduce(session)
     if delivery.services.revocations.is_revoked(request.principal):
         # While the channels were waited for: the session is in no index yet, so nobody else would end it.
         raise Unauthorized("the token was revoked")
+    if node.grant_changes != request.grant_changes:
+        await _allowed(delivery, request)  # for the same reason: what was granted may be withdrawn meanwhile
     session.settle()
     limit = request.tenant.settings.max_connections_per_user
     limit = node.settings.max_per_user if limit is None else limit

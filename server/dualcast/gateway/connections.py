@@ -1,4 +1,4 @@
-"""`/v1/connections` and `/v1/revocations`: who is connected, and who shall not be any longer."""
+"""`/v1/connections` and `/v1/revocations`: who is connected, on any node, and who shall not be any longer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from litestar import delete, get, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
+from dualcast.dialects.native import rfc3339
 from dualcast.model.channel import check_id
 from dualcast.model.codes import Close
-from dualcast.model.errors import BadRequest, Forbidden
+from dualcast.model.errors import BadRequest, Forbidden, NotFound
 from dualcast.model.principal import ADMIN, Principal
+from dualcast.presence.port import ConnectionFacts
 from dualcast.publishing.payload import check_token
 
 from .authentication import ROLE
@@ -24,7 +26,9 @@ _ADMIN = {ROLE: ADMIN}
 
 
 class ConnectionPage(Struct, frozen=True):
-    """Connections of this node by id; ask again with `after=next` until `next` is empty."""
+    """Connections of all nodes by id; ask again with `after=next` until `next` is empty. Of a connection of
+    another node `channels` and `cursor` are empty and `live` says nothing.
+    """
 
     connections: list[ConnectionInfo]
     next: str
@@ -57,13 +61,50 @@ async def list_connections(
     after: Filter = "",
     limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 100,
 ) -> ConnectionPage:
-    """The connections this node holds in the caller's tenant. Users see their own, admins everybody's."""
+    """The connections of the caller's tenant on all nodes, as of a moment ago. Users see their own, admins
+    everybody's.
+    """
     if not caller.is_admin:
         if user not in ("", caller.sub):
             raise Forbidden("only an admin sees other users' connections", code="admin-only")
         user = caller.sub
-    found = services.directory.list(caller.tenant, user or None, after, limit)
+    facts = await services.presence.connections(caller.tenant, user or None, after, limit)
+    found = [_connection(services, caller.tenant, one) for one in facts]
     return ConnectionPage(found, found[-1].id if len(found) == limit else "")
+
+
+@get(
+    "/v1/connections/{connection:str}",
+    summary="One connection",
+    tags=["connections"],
+    operation_id="Connection",
+)
+async def read_connection(services: Injected, caller: Caller, connection: FromPath[str]) -> ConnectionInfo:
+    """A live connection of the caller's tenant, on whichever node it is. Users see their own, admins
+    everybody's; what they may not see is not there.
+    """
+    ident = check_token(unquote(connection), "connection", "bad-id")
+    found = await services.presence.connection(caller.tenant, ident)
+    if found is None or not (caller.is_admin or found.user == caller.sub):
+        raise NotFound("no such connection is open", code="unknown-connection")
+    return _connection(services, caller.tenant, found)
+
+
+def _connection(services: Services, tenant: str, facts: ConnectionFacts) -> ConnectionInfo:
+    """With live details when this node holds it."""
+    return services.directory.find(tenant, facts.id) or ConnectionInfo(
+        id=facts.id,
+        user=facts.user,
+        transport=facts.transport,
+        dialect=facts.dialect,
+        channels=(),
+        connected_at=rfc3339(facts.connected_ms),
+        token_id=facts.token_id,
+        device=facts.device,
+        device_id=facts.device_id,
+        instance=facts.instance,
+        node=facts.node,
+    )
 
 
 @delete(

@@ -32,6 +32,13 @@ class Directory:
         newer = (session for session in sessions if session.id > after)
         return [self._info(session) for session in islice(newer, limit)]
 
+    def find(self, tenant: str, connection: str) -> ConnectionInfo | None:
+        """One connection of this node; None: the tenant has no such here."""
+        session = self._node.hub.sessions.get(connection)
+        if not isinstance(session, Session) or session.principal.tenant != tenant:
+            return None
+        return self._info(session)
+
     def _of(self, tenant: str, user: str | None) -> Iterable[Session]:
         """Sessions oldest first, which is also the order of their ids. Those of a user are found by the
         channel each of them has, so that asking for them does not cost more the more others there are.
@@ -61,6 +68,7 @@ class Directory:
             connected_at=connected.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             token_id=session.principal.token_id,
             device=session.device,
+            device_id=session.device_id,
             instance=session.instance,
             cursor=session.cursor or "",
             live=session.live,

@@ -1,5 +1,5 @@
 """What is done to every HTTP request before Litestar sees it: CORS, rate per address, compressed bodies,
-HEAD, raw channel names.
+HEAD, ids in paths.
 
 Plain ASGI around `Litestar.asgi_handler`, so that it also covers 404 and 405, which Litestar's middleware
 does not.
@@ -23,7 +23,7 @@ from .services import Services
 STREAMS = frozenset({"/v1/stream", "/v1/socket"})
 """Paths that count their handshakes themselves: an `EventSource` never comes back after a 429."""
 UNLIMITED = STREAMS | {"/healthz", "/readyz", "/metrics"}
-_CHANNELS = "/v1/channels/"
+_API = "/v1/"
 _ALLOW_HEADERS = b"Authorization, Content-Type, Idempotency-Key, Last-Event-ID"
 _ALLOW_METHODS = b"GET, POST, PUT, DELETE"
 _EXPOSE = b"Retry-After, Deprecation, Sunset, Link"
@@ -84,13 +84,13 @@ class Edge:
 
 
 def _adapted(scope: Scope, path: str) -> Scope:
-    """The scope with the path of a channel route left percent-encoded (ids may hold `/`), and HEAD made
-    GET.
+    """The scope with the path of an API route left percent-encoded, and HEAD made GET. Ids of users, channels
+    and conversations may hold `/` and `%`: handlers decode the segment they are given.
     """
     changes: dict[str, Any] = {}
-    if path.startswith(_CHANNELS):
+    if path.startswith(_API):
         raw = scope.get("raw_path") or b""
-        if raw.startswith(_CHANNELS.encode()) and raw.isascii():
+        if b"%" in raw and raw.startswith(_API.encode()) and raw.isascii():
             changes["path"] = raw.decode().partition("?")[0]
     if scope["method"] == "HEAD" and path not in STREAMS:
         # The server leaves the body out: it judges by its own scope, which this copy does not touch.

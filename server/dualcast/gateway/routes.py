@@ -16,17 +16,24 @@ from dualcast.publishing.payload import decode
 
 from .asyncapi import asyncapi_route
 from .authentication import provide_caller, provide_services, require_principal
+from .batches import ROUTES as BATCHES
 from .body import JSON, Scope, media_type
 from .channels import history
-from .connections import close_connection, close_connections, list_connections, revoke
+from .connections import close_connection, close_connections, list_connections, read_connection, revoke
+from .conversations import ROUTES as CONVERSATIONS
+from .devices import ROUTES as DEVICES
 from .docs import docs_routes
 from .edge import Edge
 from .grants import change_grant, delete_grant, read_grant, replace_grant
 from .health import Readiness, healthz, metrics, readyz
+from .inbox import ROUTES as INBOX
+from .presence import ROUTES as PRESENCE
 from .problems import exception_handler
 from .publish import publish_routes
+from .push import ROUTES as PUSH
 from .revocations import list_revocations, take_back
 from .services import Services
+from .tasks import ROUTES as TASKS
 from .tickets import issue_ticket
 
 _json = msgspec.json.Decoder()
@@ -38,12 +45,20 @@ REST: tuple[Any, ...] = (
     change_grant,
     delete_grant,
     list_connections,
+    read_connection,
     close_connection,
     close_connections,
     revoke,
     list_revocations,
     take_back,
     issue_ticket,
+    *INBOX,
+    *CONVERSATIONS,
+    *TASKS,
+    *BATCHES,
+    *PUSH,
+    *PRESENCE,
+    *DEVICES,
     healthz,
     readyz,
     metrics,

@@ -13,12 +13,17 @@ from litestar.params import SkipValidation
 from msgspec import Struct
 
 from dualcast.bus.port import EventBus
+from dualcast.conversations.service import ConversationService
 from dualcast.identity.authenticator import Authenticated
 from dualcast.identity.credentials import Kind
 from dualcast.identity.tickets import Transport
+from dualcast.inbox.service import InboxService
 from dualcast.model.principal import Principal
+from dualcast.presence.service import PresenceService
 from dualcast.publishing.service import Publisher
+from dualcast.push.service import PushService
 from dualcast.state.port import StateStore
+from dualcast.tasks.service import TaskService
 from dualcast.telemetry.counters import Counters
 from dualcast.tenancy.grants import Grants
 
@@ -58,6 +63,7 @@ class ConnectionInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """RFC 3339, UTC."""
     token_id: str = ""
     device: str = ""
+    device_id: str = ""
     instance: str = ""
     cursor: str = ""
     live: bool = True
@@ -72,6 +78,10 @@ class ConnectionDirectory(Protocol):
         self, tenant: str, user: str | None = None, after: str = "", limit: int = 100
     ) -> list[ConnectionInfo]:
         """In order of connection id, ids > `after` only."""
+        ...
+
+    def find(self, tenant: str, connection: str) -> ConnectionInfo | None:
+        """None: the tenant has no such connection here."""
         ...
 
 
@@ -143,6 +153,11 @@ class Services:
     directory: ConnectionDirectory
     metrics: Callable[[], bytes]
     """The Prometheus text of this node."""
+    inbox: InboxService = None  # type: ignore[assignment]
+    conversations: ConversationService = None  # type: ignore[assignment]
+    push: PushService = None  # type: ignore[assignment]
+    presence: PresenceService = None  # type: ignore[assignment]
+    tasks: TaskService = None  # type: ignore[assignment]
     limits: RateLimits = field(default_factory=RateLimits)
     settings: GatewaySettings = field(default_factory=GatewaySettings)
     origin_allowed: Callable[[str, bool], bool] = _no_origin

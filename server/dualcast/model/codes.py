@@ -52,9 +52,13 @@ RESERVED_TYPES = frozenset(
         "auth_expiring",
         "batch",
         "bye",
+        "conversation.direct",
         "conversation.message",
+        "conversation.mobile",
         "conversation.participants",
         "conversation.read",
+        "conversation.reply",
+        "conversation.system",
         "conversation.typing",
         "drain",
         "error",
@@ -70,6 +74,7 @@ RESERVED_TYPES = frozenset(
         "state",
         "status",
         "task",
+        "unsubscribed",
         "welcome",
     }
 )

@@ -165,16 +165,14 @@ class NativeCommands:
         session.principal = new
         session.warned = False
         if lost:
-            session.unsubscribe(lost)
-            session.send(socket_frame(Unsubscribed(channels=lost)))
+            session.withdraw(lost)
         session.send(socket_frame(Authenticated(ref=command.ref, expires_at=new.expires_at)))
 
     async def _subscribe(self, session: Any, command: Subscribe) -> None:
         names = list(dict.fromkeys(check_channel(name) for name in command.channels))
         since = parse_cursor(command.since) if command.since is not None else None
-        for name in names:
-            if not await self._may_subscribe(session.principal, name):
-                raise Forbidden(f"not allowed to subscribe to {name}", code="forbidden-channel")
+        changes = session.node.grant_changes
+        await self._allowed(session, names)
         have = {feed.name for feed in session.channels}
         new = [name for name in names if name not in have]
         if len(have) + len(new) > session.node.settings.max_channels:
@@ -186,6 +184,10 @@ class NativeCommands:
         await self._bring_up(session, feeds)
         arrival = Arrival(session, names, have)
         await arrival.read()
+        while session.node.grant_changes != changes:
+            changes = session.node.grant_changes
+            await self._allowed(session, names)
+            await arrival.read()
         if session.closed:
             return
         arrival.tell()
@@ -198,6 +200,11 @@ class NativeCommands:
                 session.unsubscribe(new)  # all or nothing: the answer is an error
                 raise
         session.send(socket_frame(Subscribed(ref=command.ref, channels=names, cursor=cursor)))
+
+    async def _allowed(self, session: Any, names: list[str]) -> None:
+        for name in names:
+            if not await self._may_subscribe(session.principal, name):
+                raise Forbidden(f"not allowed to subscribe to {name}", code="forbidden-channel")
 
     async def _bring_up(self, session: Any, feeds: list[ChannelFeed]) -> None:
         """Moves a quiet live session to where the new channels are watched from, so that nothing older of

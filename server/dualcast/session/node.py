@@ -92,6 +92,8 @@ class Node:
         self.per_address: dict[str, int] = {}
         self.sweep_buckets: list[set[Any]] = [set() for _ in range(settings.sweep_s)]
         self.forged_receipts = 0
+        self.grant_changes = 0
+        """Grows with every changed grant: whoever waited between being let in and joining asks again."""
         self.states = ChannelStates(self.spawn)
         """Where the state of a presence, task or batch channel is read; the composition root names the
         sources."""

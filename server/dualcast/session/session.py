@@ -326,6 +326,12 @@ class Session(Connection):
         if self.gate == BEHIND and not self.catch_up():
             self.node.enqueue(self)  # it may have been waiting for one that is gone
 
+    def withdraw(self, names: Sequence[str]) -> None:
+        """Takes channels away that it may not have any more, and says so."""
+        if not self.closed:
+            self.unsubscribe(names)
+            self.send(self.dialect.unsubscribed(names))
+
     def confirm(self, epoch: str, offset: int) -> bool:
         """Takes a receipt: everything up to `offset` was read. False when it names what was never written
         (forged)."""

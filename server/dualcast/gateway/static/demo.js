@@ -14,15 +14,18 @@ function readClaims(text) {
   }
 }
 
+/** A REST call with the token; the answer's JSON. */
+async function call(method, path, body) {
+  const headers = { authorization: `Bearer ${token}`, "content-type": "application/json" };
+  const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
+  const result = await answer.json();
+  if (!answer.ok) throw new Error(`${result.code}: ${result.detail}`);
+  return result;
+}
+
 /** A ticket in place of the token, so that no token stands in a URL. `transport`: `sse` or `websocket`. */
 async function ticket(transport) {
-  const answer = await fetch("/v1/tickets", {
-    method: "POST",
-    headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
-    body: JSON.stringify({ transport }),
-  });
-  if (!answer.ok) throw new Error((await answer.json()).detail ?? `status ${answer.status}`);
-  return (await answer.json()).ticket;
+  return (await call("POST", "/v1/tickets", { transport })).ticket;
 }
 
 /** One column of the page. */
@@ -35,7 +38,10 @@ class Pane {
     this.wanted = true;
     this.attempts = 0;
     this.timer = 0;
+    this.unread = 0;
+    this.revision = [0, 0];
     this.root.querySelector(".toggle").addEventListener("click", () => this.toggle());
+    this.root.querySelector(".read").addEventListener("click", () => this.readAll());
   }
 
   state(name) {
@@ -52,8 +58,28 @@ class Pane {
     this.root.querySelector(".cursor").textContent = cursor;
   }
 
+  /** Takes the counters of a frame, an answer or an `inbox` event; older ones than those shown are left. */
+  counted(inbox) {
+    if (!inbox) return;
+    if (inbox.tenant_revision !== undefined) {
+      // To everybody: no counters of mine are in it. Next to what I have, it is one more; otherwise ask.
+      if (inbox.tenant_revision === this.revision[1] + 1) {
+        this.revision[1] += 1;
+        this.unread += 1;
+      } else if (inbox.tenant_revision > this.revision[1]) this.ask?.();
+    } else if (inbox.revision[0] >= this.revision[0] && inbox.revision[1] >= this.revision[1]) {
+      this.revision = [...inbox.revision];
+      this.unread = inbox.unread;
+    }
+    const badge = this.root.querySelector(".badge");
+    badge.textContent = String(this.unread);
+    badge.hidden = this.unread === 0;
+  }
+
   publication(publication, cursor) {
     this.moved(cursor);
+    this.counted(publication.event === "inbox" ? publication.data : publication.inbox);
+    if (publication.event === "inbox") return;
     const seen = received[this.id];
     if (seen.has(publication.id)) return; // delivery is at least once: equal ids are one publication
     seen.set(publication.id, publication);
@@ -111,7 +137,13 @@ class Pane {
 
 const SIGNALS = ["gap", "status", "stage", "migrate", "drain", "auth_expiring", "auth_expired", "bye"];
 
+const inboxOf = (user) => `/v1/users/${encodeURIComponent(user)}`;
+
 async function eventSource(pane) {
+  // A stream only listens: what it has to ask goes over REST.
+  pane.ask = async () => pane.counted(await call("GET", `${inboxOf(claims.sub)}/unread-count`));
+  pane.readAll = () => call("POST", `${inboxOf(claims.sub)}/notifications/read`, { all: true });
+
   const query = new URLSearchParams({ ticket: await ticket("sse") });
   if (pane.cursor) query.set("cursor", pane.cursor);
   const source = new EventSource(`/v1/stream?${query}`);
@@ -119,8 +151,11 @@ async function eventSource(pane) {
   source.addEventListener("welcome", (event) => {
     pane.state("open");
     pane.moved(event.lastEventId);
+    pane.ask();
   });
-  source.addEventListener("notification", (event) => pane.publication(JSON.parse(event.data), event.lastEventId));
+  for (const name of ["notification", "inbox"]) {
+    source.addEventListener(name, (event) => pane.publication(JSON.parse(event.data), event.lastEventId));
+  }
   for (const name of SIGNALS) {
     source.addEventListener(name, (event) => {
       if (event.data) pane.signal(name, event.data);
@@ -144,13 +179,17 @@ async function webSocket(pane) {
   const socket = new WebSocket(`${scheme}://${location.host}/v1/socket?${query}`);
   let delay;
   pane.stop = () => socket.close();
+  pane.ask = () => socket.send('{"type":"counters"}');
+  pane.readAll = () => socket.send('{"type":"read","all":true}');
   socket.onmessage = (event) => {
     const frame = JSON.parse(event.data);
     if (frame.type === "publication") pane.publication(frame, frame.cursor);
     else if (frame.type === "welcome") {
       pane.state("open");
       pane.moved(frame.cursor);
-    } else {
+      pane.ask();
+    } else if (frame.type === "inbox_counters" || frame.type === "marked") pane.counted(frame.inbox);
+    else {
       if (frame.type === "bye") delay = frame.retry_ms;
       pane.signal(frame.type, event.data);
       pane.moved(frame.cursor);
@@ -176,18 +215,13 @@ document.getElementById("send").addEventListener("submit", async (event) => {
   event.preventDefault();
   const sent = document.getElementById("sent");
   try {
-    const answer = await fetch("/v1/notifications", {
-      method: "POST",
-      headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
-      body: JSON.stringify({
-        to: { user: document.getElementById("user").value },
-        title: document.getElementById("title").value,
-      }),
+    const made = await call("POST", "/v1/notifications", {
+      to: { user: document.getElementById("user").value },
+      title: document.getElementById("title").value,
     });
-    const body = await answer.json();
-    sent.textContent = answer.ok ? `accepted as ${body.cursor}` : `${body.code}: ${body.detail}`;
-  } catch {
-    sent.textContent = "the server cannot be reached";
+    sent.textContent = `accepted as ${made.cursor}`;
+  } catch (error) {
+    sent.textContent = error instanceof TypeError ? "the server cannot be reached" : error.message;
   }
 });
 

@@ -1,0 +1,98 @@
+"""What is kept for people, put together: inbox, presence and devices, pushes, tasks, conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from dualcast.bus.announcing import Announcer
+from dualcast.conversations.service import ConversationService
+from dualcast.inbox.service import InboxService
+from dualcast.mapping import (
+    conversation_settings,
+    presence_settings,
+    push_provider_settings,
+    push_settings,
+    task_settings,
+)
+from dualcast.presence.service import PresenceService
+from dualcast.presence.tracker import Tracker
+from dualcast.push.port import Provider
+from dualcast.push.providers.finding import check_provider, find_provider
+from dualcast.push.service import PushService
+from dualcast.push.worker import PushWorker
+from dualcast.session.node import Node
+from dualcast.settings import Settings
+from dualcast.stores import Stores
+from dualcast.tasks.service import TaskService
+from dualcast.telemetry.counters import Counters
+from dualcast.tenancy.grants import Grants
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """The services of one process and what runs behind them."""
+
+    inbox: InboxService
+    presence: PresenceService
+    tracker: Tracker
+    push: PushService
+    provider: Provider
+    worker: PushWorker
+    tasks: TaskService
+    conversations: ConversationService
+
+    def runs(self) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
+        """The background loops, which the composition root owns."""
+        return [self.tracker.run, self.worker.run, self.tasks.run]
+
+    async def check(self) -> None:
+        """Raises ProviderUnusable: the server must not start."""
+        await check_provider(self.provider)
+
+    async def close(self) -> None:
+        """After the loops have ended and while the bus is still there."""
+        await self.tracker.close()
+        await self.provider.close()
+
+    def gauges(self) -> dict[str, float]:
+        """Plain numbers for `/metrics`."""
+        tasks = {f"task_{name}": float(value) for name, value in self.tasks.stats().items()}
+        return {**self.tracker.gauges(), **self.worker.gauges(), **tasks}
+
+
+def build_features(
+    settings: Settings, stores: Stores, node: Node, grants: Grants, counters: Counters
+) -> Features:
+    """Makes the services and gives `node` its presence and the sources of its channel states. Raises
+    ProviderUnusable."""
+    announcer = Announcer(stores.bus)
+    tracker = Tracker(stores.presence, announcer, presence_settings(settings), node=node.id)
+    presence = PresenceService(stores.presence, tracker.settle)
+    tasks = TaskService(stores.tasks, announcer, grants, task_settings(settings))
+    provider = find_provider(settings.push.provider, push_provider_settings(settings))
+    worker = PushWorker(stores.push, provider, push_settings(settings))
+    push = PushService(
+        stores.push, provider=provider.name, poke=worker.poke, enabled=settings.push.provider != "none"
+    )
+    node.presence = tracker
+    node.states.sources.update(presence=presence.state, task=tasks.state, batch=tasks.state)
+    return Features(
+        inbox=InboxService(stores.inbox, announcer),
+        presence=presence,
+        tracker=tracker,
+        push=push,
+        provider=provider,
+        worker=worker,
+        tasks=tasks,
+        conversations=ConversationService(
+            stores.conversations,
+            announcer,
+            grants,
+            conversation_settings(settings),
+            counters=counters,
+            push_ready=push.ready,
+            poke_push=push.poke,
+        ),
+    )

@@ -1,0 +1,2 @@
+-- Reply: nodes whose lease is over
+return expired()
