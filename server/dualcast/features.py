@@ -59,7 +59,8 @@ class Features:
     def gauges(self) -> dict[str, float]:
         """Plain numbers for `/metrics`."""
         tasks = {f"task_{name}": float(value) for name, value in self.tasks.stats().items()}
-        return {**self.tracker.gauges(), **self.worker.gauges(), **tasks}
+        inbox = {"inbox_unannounced": float(self.inbox.unannounced)}
+        return {**self.tracker.gauges(), **self.worker.gauges(), **tasks, **inbox}
 
 
 def build_features(

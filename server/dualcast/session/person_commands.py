@@ -35,7 +35,6 @@ from dualcast.dialects.native_person import (
     Typing,
     UnreadItems,
 )
-from dualcast.inbox.port import InboxItem
 from dualcast.inbox.port import Marked as MarkedItems
 from dualcast.inbox.service import InboxPage, Mark
 from dualcast.model.channel import check_channel
@@ -160,7 +159,7 @@ class PersonCommands:
             states=command.states,
             kinds=command.kinds,
         )
-        notifications = [_view(item) for item in page.items]
+        notifications = [Raw(item.json()) for item in page.items]
         return InboxPageReply(
             ref=command.ref, notifications=notifications, next=page.next or None, inbox=_wire(page.badge)
         )
@@ -239,12 +238,6 @@ async def _mark(
         unknown=marked.unknown,
         inbox=_wire(marked.badge),
     )
-
-
-def _view(item: InboxItem) -> Raw:
-    """The notification as it was published, with where it stands now; the same as over REST."""
-    scope = b"tenant" if item.wide else b"user"
-    return Raw(b'%b,"state":"%b","scope":"%b"}' % (item.record[:-1], item.state.encode(), scope))
 
 
 def _there(room: _Room | None) -> _Room:

@@ -51,6 +51,7 @@ GROWING = frozenset(
         "duplicates",
         "forged_receipts",
         "held_overflows",
+        "inbox_unannounced",
         "malformed",
         "mismatches",
         "pipelines",
