@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from dualcast.model.errors import DualcastError
 from dualcast.model.principal import Principal
+from dualcast.model.times import utc_text
 from dualcast.model.uuid7 import Uuid7
 from dualcast.publishing.drafts import Drafter
-from dualcast.publishing.notification import utc_text
 from dualcast.publishing.payload import MAX_DEPTH, decode, minify
 from dualcast.publishing.requests import NotificationRequest, PublishRequest
 

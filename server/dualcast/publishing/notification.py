@@ -23,11 +23,10 @@ Which dialect takes what:
 
 from __future__ import annotations
 
-from functools import lru_cache
-from time import gmtime, strftime
-
 import msgspec
 from msgspec import Raw, Struct
+
+from dualcast.model.times import utc_text
 
 from .payload import NOTIFICATION
 from .requests import Level, NotificationRequest, Priority
@@ -82,15 +81,3 @@ def encode_notification(
             data=Raw(data),
         )
     )
-
-
-@lru_cache(64)
-def utc_text(time_ms: int) -> str:
-    """Unix milliseconds as the contract's time text (section 1.5)."""
-    seconds, ms = divmod(time_ms, 1000)
-    return f"{_second_text(seconds)}.{ms:03d}000Z"
-
-
-@lru_cache(256)
-def _second_text(seconds: int) -> str:
-    return strftime("%Y-%m-%dT%H:%M:%S", gmtime(seconds))
