@@ -145,6 +145,9 @@ class Refusal(Struct, frozen=True, kw_only=True):
     detail: str = "Unauthorized"
 
 
+NOT_FOUND = Refusal(code=4004, reason="task not found", status=404, detail="Task not found")
+
+
 class Reply(Struct, frozen=True):
     """Answer this one connection."""
 
@@ -243,7 +246,7 @@ class Endpoint:
     """Refusal for an Authorization header that is none."""
     bad: Refusal = field(default_factory=Refusal)
     """Refusal of a bad token."""
-    not_found: Refusal = Refusal(code=4004, reason="task not found", status=404, detail="Task not found")
+    not_found: Refusal = NOT_FOUND
     """Refusal when `Admission.owner_of` does not hold."""
     heartbeat: Callable[[Facts], bytes] | None = None
     heartbeat_s: float = 0.0

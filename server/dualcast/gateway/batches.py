@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from litestar import Response, get, put
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody
 from msgspec import Meta, Struct
 
@@ -45,7 +46,14 @@ class BatchView(Struct, frozen=True):
     next: str
 
 
-@put(_PATH, opt={ROLE: PUBLISHER}, summary="Register a batch", tags=["tasks"], operation_id="RegisterBatch")
+@put(
+    _PATH,
+    opt={ROLE: PUBLISHER},
+    responses={201: ResponseSpec(Batch, description="It is new")},
+    summary="Register a batch",
+    tags=["tasks"],
+    operation_id="RegisterBatch",
+)
 async def register_batch(
     services: Injected, caller: Caller, batch: FromPath[str], data: JSONBody[BatchBody]
 ) -> Response[Batch]:

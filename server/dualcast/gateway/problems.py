@@ -157,16 +157,16 @@ class NotReady(DualcastError):
 _encode = msgspec.json.Encoder().encode
 
 
-def problem_of(error: BaseException) -> Problem:
+def problem_of(error: BaseException, names: Mapping[str, str] | None = None) -> Problem:
     """The problem that tells a client about `error`. Anything unforeseen becomes `internal` without its
-    text.
+    text. `names`: what clients call parameters that our handlers call otherwise.
     """
     if isinstance(error, DualcastError):
         errors = tuple(FieldError(path, text) for path, text in getattr(error, "errors", ()))
         retryable = error.retryable or error.retry_after_s is not None
         return _problem(error.code, error.status, error.reason, retryable, errors)
     if isinstance(error, ValidationException):
-        return _of_parameters(error)
+        return _of_parameters(error, names or {})
     if isinstance(error, HTTPException) and error.status_code < 500:
         code = _BY_STATUS.get(error.status_code, "bad-request")
         return _problem(code, error.status_code, HTTPStatus(error.status_code).phrase, False)
@@ -220,7 +220,7 @@ def exception_handler(request: Request[Any, Any, Any], error: Exception) -> Resp
     """Litestar's handler for every exception that leaves a route, the router included."""
     if isinstance(error, HTTPException) and error.status_code == 405:
         error = MethodNotAllowed(", ".join(allowed_methods(request)))
-    problem = problem_of(error)
+    problem = problem_of(error, _names(request) if isinstance(error, ValidationException) else None)
     if problem.code == "internal":
         log.error("request_failed", method=request.method, route=_route(request), exc_info=error)
     return Response(
@@ -258,19 +258,28 @@ def _problem(
     )
 
 
-def _of_parameters(error: ValidationException) -> Problem:
+def _names(request: Request[Any, Any, Any]) -> dict[str, str]:
+    """Parameters of the handler that have another name in the URL (`state` is a word of Litestar's own)."""
+    known = request.route_handler.parsed_fn_signature.parameters
+    named = {key: getattr(field.kwarg_definition, "name", None) for key, field in known.items()}
+    return {key: name for key, name in named.items() if name}
+
+
+def _of_parameters(error: ValidationException, names: Mapping[str, str]) -> Problem:
     """Litestar reports parameters and the body alike; the body's paths are written as JSON paths here."""
     extra = (
         [item for item in error.extra if isinstance(item, Mapping)] if isinstance(error.extra, list) else []
     )
     in_body = any(item.get("source") == "body" for item in extra)
+    # Litestar calls the body `data`, and a field `data` of it the same; only the cause tells them apart.
+    whole = "$.data" if str(error.__cause__).endswith("`$.data.data`") else "$"
     errors = []
     for item in extra:
         key, message = str(item.get("key", ""))[:200], str(item.get("message", ""))[:200]
         if item.get("source") == "body":
-            key, message = ("$", message) if key == "data" else ("$." + key, message)
+            key = whole if key == "data" else "$." + key
             message = "a body is required" if message == "'data'" else message
-        errors.append(FieldError(key, message))
+        errors.append(FieldError(names.get(key, key), message))
     if in_body:
         return _problem(
             "invalid-body", 422, "the body does not have the expected shape", False, tuple(errors)

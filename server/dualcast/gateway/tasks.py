@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
 
 from litestar import Response, delete, get, post, put
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
@@ -69,7 +70,14 @@ class TaskBody(ReportBody, frozen=True, kw_only=True, forbid_unknown_fields=True
     title: Title | None = None
 
 
-@put(_PATH, opt=_BACKEND, summary="Register a task", tags=["tasks"], operation_id="RegisterTask")
+@put(
+    _PATH,
+    opt=_BACKEND,
+    responses={201: ResponseSpec(Task, description="It is new")},
+    summary="Register a task",
+    tags=["tasks"],
+    operation_id="RegisterTask",
+)
 async def register_task(
     services: Injected, caller: Caller, task: FromPath[str], data: JSONBody[TaskBody]
 ) -> Response[Task]:
