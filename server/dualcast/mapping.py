@@ -11,6 +11,7 @@ from typing import Any
 from dualcast import __version__
 from dualcast.bus.redis.options import RedisSettings
 from dualcast.conversations.model import ConversationSettings
+from dualcast.dialects.legacy import LegacySettings
 from dualcast.gateway.limits import RateSettings
 from dualcast.gateway.services import GatewaySettings
 from dualcast.identity.keys import JwksEndpoint, VerificationKey
@@ -27,6 +28,9 @@ from dualcast.tenancy.seeds import load_tenants
 from dualcast.transport.options import TransportSettings
 from dualcast_migration.policy import StageRecord
 from dualcast_migration.stage import Stage
+
+DEV_TOPICS = ("wallet_updates", "system_status")
+"""Public topics of `serve --dev` (contract section 1.9)."""
 
 
 def redis_settings(settings: Settings) -> RedisSettings:
@@ -155,6 +159,29 @@ def endpoints(settings: Settings) -> list[JwksEndpoint]:
     return [
         JwksEndpoint(url=identity.jwks_url, tenant=tenant, issuer=identity.issuer, audience=identity.audience)
     ]
+
+
+def legacy_settings(settings: Settings) -> LegacySettings:
+    """What the older contracts are made with."""
+    legacy = settings.legacy
+    return LegacySettings(
+        ws_heartbeat_s=legacy.ws_heartbeat_s,
+        max_connections_per_user=legacy.connections_per_user,
+        connection_timeout_ms=legacy.connect_timeout_ms,
+        max_reconnect_attempts=legacy.reconnect_attempts,
+        task_heartbeat_s=legacy.task_heartbeat_s,
+        task_idle_s=legacy.task_idle_s,
+        batch_poll_s=legacy.batch_poll_s,
+        batch_idle_s=legacy.batch_idle_s,
+        progress_ping_s=legacy.progress_ping_s,
+        progress_max_connections=legacy.progress_connections,
+        topics_idle_s=legacy.topics_idle_s,
+        topics_public=(*legacy.topics_public, *(DEV_TOPICS if settings.server.dev else ())),
+        stats_public=legacy.stats_public or settings.server.dev,
+        stream_ids=legacy.stream_ids,
+        cut_on_expiry=legacy.cut_on_expiry,
+        dev=settings.server.dev,
+    )
 
 
 def gateway_settings(settings: Settings) -> GatewaySettings:

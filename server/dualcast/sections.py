@@ -283,3 +283,44 @@ class Conversations(Section, frozen=True):
     signals_per_user_per_s: Annotated[float, Meta(ge=0)] = 10.0
     """Typing and read; 0: no limit."""
     max_age_s: Positive = 365 * 86_400
+
+
+class Legacy(Section, frozen=True):
+    """The five older contracts (docs/contracts/legacy-wire.md, section 9, where their own names stand)."""
+
+    dialects: tuple[str, ...] = ("notifications", "rooms", "topics", "conversations", "progress")
+    """Contracts that are served; an installed one by the name of its entry point `dualcast.dialects`."""
+    ws_heartbeat_s: Seconds | None = None
+    """Of the server, and told to conversations clients. None: 30 s and 45 s. `WS_HEARTBEAT_INTERVAL` is in
+    milliseconds from 1000 on, below in seconds."""
+    connections_per_user: Count = 0
+    """Per stream of the contract; the newest wins. 0: no limit."""
+    connect_timeout_ms: Positive = 20_000
+    """Told to conversations clients."""
+    reconnect_attempts: Count = 15
+    """Told to conversations clients."""
+    task_heartbeat_s: Seconds = 10.0
+    task_idle_s: Seconds = 300.0
+    """A task stream without progress for so long ends."""
+    batch_poll_s: Seconds = 2.0
+    """How often batches of the older queue are read again."""
+    batch_idle_s: Seconds = 600.0
+    progress_ping_s: Seconds = 30.0
+    progress_connections: Count = 0
+    """Of the progress contract, per process. 0: the server's own limit."""
+    topics_idle_s: Annotated[float, Meta(ge=0)] = 90.0
+    """A topics socket that says nothing for so long is closed. 0: off."""
+    topics_public: tuple[str, ...] = ()
+    """Topics that anonymous connections may subscribe to."""
+    stats_public: bool = False
+    """Statistics without an admin token."""
+    stream_ids: bool = True
+    """`id:` lines on streams, so that a browser resumes by itself."""
+    cut_on_expiry: bool = False
+    """A connection ends when its token expires."""
+    mirror: Literal["off", "fallback", "always"] = "off"
+    """Publish to the old Redis channels as well; `fallback`: while the user has no live socket here."""
+    redis: bool = True
+    """With Redis: take in what older backends publish, and keep their names in step."""
+    test_page: bool = False
+    """Serve /websocket-test also without `--dev`."""

@@ -29,6 +29,7 @@ from dualcast.sections import (
     Engine,
     Identity,
     Inbox,
+    Legacy,
     Limits,
     Log,
     Presence,
@@ -62,6 +63,7 @@ class Settings(Section, frozen=True):
     push: Push = field(default_factory=Push)
     tasks: Tasks = field(default_factory=Tasks)
     conversations: Conversations = field(default_factory=Conversations)
+    legacy: Legacy = field(default_factory=Legacy)
     log: Log = field(default_factory=Log)
 
     def __post_init__(self) -> None:
@@ -80,6 +82,8 @@ class Loaded(Struct, frozen=True):
 
     settings: Settings
     sources: dict[str, str]
+    notes: tuple[str, ...] = ()
+    """What an operator should know of the environment."""
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -98,10 +102,37 @@ SHORT = {
     "REDIS_URL": "redis.url",
     "NOTIFICATION_PROVIDER": "push.provider",
     "CORS_ORIGINS": "identity.origins",
+    "LEGACY_CUT_ON_EXPIRY": "legacy.cut_on_expiry",
+    "LEGACY_MIRROR": "legacy.mirror",
+    "LEGACY_REDIS": "legacy.redis",
+    "LEGACY_SHORT_KEYS": "identity.allow_short_secrets",
+    "LEGACY_STATS_PUBLIC": "legacy.stats_public",
+    "LEGACY_STREAM_IDS": "legacy.stream_ids",
+    "LEGACY_TENANT": "tenancy.legacy_tenant",
+    "SSE_BATCH_MAX_IDLE_SECONDS": "legacy.batch_idle_s",
+    "SSE_BATCH_POLL_INTERVAL_SECONDS": "legacy.batch_poll_s",
+    "SSE_HEARTBEAT_INTERVAL_SECONDS": "legacy.task_heartbeat_s",
+    "SSE_TASK_MAX_IDLE_SECONDS": "legacy.task_idle_s",
+    "TEST_PAGE": "legacy.test_page",
+    "TOPICS_PUBLIC": "legacy.topics_public",
+    "WEBSOCKET_MAX_CONNECTIONS": "legacy.progress_connections",
+    "WEBSOCKET_PING_INTERVAL": "legacy.progress_ping_s",
+    "WS_CONNECTION_TIMEOUT": "legacy.connect_timeout_ms",
+    "WS_HEARTBEAT_INTERVAL": "legacy.ws_heartbeat_s",
+    "WS_IDLE_TIMEOUT": "legacy.topics_idle_s",
+    "WS_MAX_CONNECTIONS_PER_USER": "legacy.connections_per_user",
+    "WS_MAX_RECONNECT_ATTEMPTS": "legacy.reconnect_attempts",
 }
 """Short and older environment names. Where two set the same value, the DUALCAST one wins."""
 SECRETS = ("DUALCAST_JWT_SECRET", "JWT_SECRET", "SECRET_KEY")
 """Names that each add an HS256 key of the legacy tenant, in signing order."""
+PLUG_IN = {"FIREBASE_CREDENTIALS_PATH": "credentials_path", "FIREBASE_PROJECT_ID": "project_id"}
+"""Names handed on to the push provider as options."""
+WITHOUT_EFFECT = {
+    "DATABASE_URL": "it belongs to the applications behind dualcast",
+    "SSE_POLL_TIMEOUT_SECONDS": "streams do not poll",
+}
+"""Names of older deployments that are accepted and noted."""
 _OTHER = {"DUALCAST_CONFIG", "DUALCAST_URL", "DUALCAST_TOKEN", *SECRETS}
 
 
@@ -133,7 +164,8 @@ def load(
         settings = msgspec.convert(raw, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(str(error), sources)) from None
-    return Loaded(settings, sources)
+    notes = tuple(f"{name} has no effect: {why}" for name, why in WITHOUT_EFFECT.items() if env.get(name))
+    return Loaded(settings, sources, notes)
 
 
 def _read_file(path: str) -> Iterator[tuple[str, object]]:
@@ -159,6 +191,9 @@ def _read_environment(env: Mapping[str, str]) -> Iterator[tuple[str, object, str
         password = f":{quote(env['REDIS_PASSWORD'], safe='')}@" if env.get("REDIS_PASSWORD") else ""
         url = f"redis://{password}{host}:{env.get('REDIS_PORT') or 6379}/{env.get('REDIS_DB') or 0}"
         yield "redis.url", url, "REDIS_HOST"
+    options = [f"{option}={env[name]}" for name, option in PLUG_IN.items() if env.get(name)]
+    if options:
+        yield "push.options", options, ", ".join(name for name in PLUG_IN if env.get(name))
     # Older names first, so that a DUALCAST name beside them wins.
     for name in sorted(env, key=lambda name: (name.startswith("DUALCAST_"), "__" in name, name)):
         path = names.get(name) or SHORT.get(name)
@@ -172,6 +207,8 @@ def _read_environment(env: Mapping[str, str]) -> Iterator[tuple[str, object, str
 def _from_text(path: str, text: str, source: str) -> object:
     section, _, name = path.partition(".")
     hint = get_type_hints(SECTIONS[section])[name]
+    if source == "WS_HEARTBEAT_INTERVAL":
+        return _interval_s(text, source)
     if get_origin(hint) is not tuple:
         return text
     if text.lstrip().startswith("["):
@@ -182,6 +219,15 @@ def _from_text(path: str, text: str, source: str) -> object:
     if get_args(hint)[0] is not str:
         raise SettingsError(f"{source} must be a JSON list")
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _interval_s(text: str, source: str) -> float:
+    """Seconds; from 1000 on the value is in milliseconds (contract section 2)."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise SettingsError(f"{source} must be a number") from None
+    return value / 1000 if value >= 1000 else value
 
 
 def _add_secrets(env: Mapping[str, str], raw: dict[str, dict[str, Any]], sources: dict[str, str]) -> None:

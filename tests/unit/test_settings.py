@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from dualcast.settings import SECRETS, SECTIONS, SHORT, Loaded, Settings, SettingsError, load
+from dualcast.settings import (
+    PLUG_IN,
+    SECRETS,
+    SECTIONS,
+    SHORT,
+    WITHOUT_EFFECT,
+    Loaded,
+    Settings,
+    SettingsError,
+    load,
+)
 
 SECRET = "s" * 32
 
@@ -201,6 +211,9 @@ def test_every_number_with_a_dimension_names_its_unit() -> None:
         "max_per_batch",
         "max_messages",
         "max_items",
+        "connections_per_user",
+        "progress_connections",
+        "reconnect_attempts",
     }
     for section, type_ in SECTIONS.items():
         for name, default in ((name, getattr(type_(), name)) for name in type_.__struct_fields__):
@@ -244,3 +257,33 @@ def test_every_setting_is_read_somewhere() -> None:
         if name not in read
     }
     assert not unused - {"bus.engine"}
+
+
+@pytest.mark.covers("R48", "S1.31", "S3.89")
+@pytest.mark.parametrize(("text", "seconds"), [("30", 30), ("45000", 45), ("999", 999), ("1000", 1)])
+def test_r48_the_heartbeat_interval_is_milliseconds_from_1000_on(text: str, seconds: float) -> None:
+    assert load(environ={"WS_HEARTBEAT_INTERVAL": text}).settings.legacy.ws_heartbeat_s == seconds
+
+
+def test_names_of_older_deployments_set_what_they_always_set() -> None:
+    environ = {
+        "WS_MAX_CONNECTIONS_PER_USER": "3",
+        "WEBSOCKET_MAX_CONNECTIONS": "100",
+        "SSE_HEARTBEAT_INTERVAL_SECONDS": "7",
+        "TOPICS_PUBLIC": "wallet_updates, system_status",
+        "LEGACY_MIRROR": "fallback",
+        "FIREBASE_CREDENTIALS_PATH": "/etc/firebase.json",
+        "DATABASE_URL": "postgresql://db",
+        "SSE_POLL_TIMEOUT_SECONDS": "1",
+    }
+    loaded = load(environ=environ)
+    legacy = loaded.settings.legacy
+    assert (legacy.connections_per_user, legacy.progress_connections, legacy.task_heartbeat_s) == (3, 100, 7)
+    assert (legacy.topics_public, legacy.mirror) == (("wallet_updates", "system_status"), "fallback")
+    assert loaded.settings.push.options == ("credentials_path=/etc/firebase.json",)
+    assert [note.split()[0] for note in loaded.notes] == ["DATABASE_URL", "SSE_POLL_TIMEOUT_SECONDS"]
+
+
+def test_every_older_name_stands_in_the_documentation() -> None:
+    text = (ROOT / "docs/operations.md").read_text()
+    assert [name for name in [*SHORT, *SECRETS, *PLUG_IN, *WITHOUT_EFFECT] if f"`{name}`" not in text] == []
