@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from dualcast.bus.port import Retention
 from dualcast.bus.redis.engine import RedisBus
 from dualcast.bus.redis.options import RedisSettings
+from dualcast.bus.storage import Extension
 from support.bus_engines import Recorder
 
 QUIET = 3600.0
@@ -56,8 +57,10 @@ class Node:
 
 
 @asynccontextmanager
-async def node(url: str, retention: Retention | None = None, **fields: Any) -> AsyncIterator[Node]:
-    bus = RedisBus(settings(url, **fields), retention)
+async def node(
+    url: str, retention: Retention | None = None, *, extensions: Sequence[Extension] = (), **fields: Any
+) -> AsyncIterator[Node]:
+    bus = RedisBus(settings(url, **fields), retention, extensions=extensions)
     recorder = Recorder()
     await bus.start(recorder)
     try:

@@ -26,6 +26,24 @@ async def test_members_of_an_earlier_life_are_out() -> None:
             assert not await room.grants.allows("t", channel, "old")
 
 
+@pytest.mark.parametrize("tidied", [False, True])
+async def test_members_of_an_earlier_life_with_the_same_owner_are_out(tidied: bool) -> None:
+    """An id used again before its old grant was withdrawn: those who were let into what is over stay out."""
+    now = [1_800_000_000.0]
+    async with task_room("memory", clock=lambda: now[0]) as room:
+        await room.service.register("t", "t", "alice", batch="b", members=["friend"])
+        await room.service.put_batch("t", "b", "alice", members=["friend"])
+        now[0] += 40 * 86_400
+        if tidied:
+            room.service._access.gone("t", await room.store.tidy("t"))
+        await room.service.register("t", "t", "alice", batch="b")
+        for channel in ("task:t", "batch:b"):
+            assert await room.grants.allows("t", channel, "alice")
+            assert not await room.grants.allows("t", channel, "friend")
+        await room.service.tidy()
+        assert await room.grants.allows("t", "task:t", "alice")
+
+
 async def test_members_granted_beforehand_stay() -> None:
     async with task_room("memory") as room:
         await room.grants.add("t", "task:t", ["early"])

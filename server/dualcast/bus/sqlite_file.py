@@ -116,15 +116,16 @@ def prepare(db: sqlite3.Connection, lock: FileLock, parts: Sequence[SqlPart] = (
         raise BusUnavailable("the bus file was written by a newer version", code="bus-file")
     stamp = secrets.token_hex(8)
     db.execute("BEGIN IMMEDIATE")
+    restored = version != 0 and _stamp(db) != lock.stamp()
     if version == 0:
         for statement in _SCHEMA.split(";"):
             db.execute(statement)
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         _begin_epoch(db)
-    elif _stamp(db) != lock.stamp():
+    elif restored:
         db.execute("UPDATE tenants SET top = top + ?", (RESTORE_LEAP,))
         _begin_epoch(db)
-    create(db, parts)
+    create(db, parts, restored=restored)
     _set_stamp(db, stamp)
     db.execute("COMMIT")
     lock.set_stamp(stamp)

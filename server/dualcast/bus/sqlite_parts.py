@@ -45,10 +45,13 @@ class Outcome(NamedTuple):
     error: Exception | None = None
 
 
-def create(db: sqlite3.Connection, parts: Sequence[SqlPart]) -> None:
-    """Runs the parts' schemas. Raises sqlite3.Error."""
+def create(db: sqlite3.Connection, parts: Sequence[SqlPart], *, restored: bool = False) -> None:
+    """Runs the parts' schemas; `restored`: also what they do in a file put back from a copy. Raises
+    sqlite3.Error."""
     for part in parts:
         for statement in _statements(part.schema):
+            db.execute(statement)
+        for statement in _statements(part.restored if restored else ""):
             db.execute(statement)
 
 

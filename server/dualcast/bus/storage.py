@@ -38,6 +38,9 @@ class SqlPart(Struct, frozen=True):
     """`CREATE … IF NOT EXISTS` statements, separated by `;`, run at every start."""
     rider: SqlRider | None = None
     """Called for every new draft that has a rider (`inbox` or `push`); look which."""
+    restored: str = ""
+    """Statements run after the schema at a start that finds the file put back from a copy: what was stored, and
+    told, after the copy is lost."""
 
 
 class Database(Protocol):

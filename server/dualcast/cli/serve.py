@@ -54,7 +54,10 @@ def serve(
         "redis.url": redis_url,
     }
     overrides = {name: value for name, value in given.items() if value is not None}
-    settings = load(config, overrides=overrides).settings
+    loaded = load(config, overrides=overrides)
+    settings = loaded.settings
+    for note in loaded.notes:
+        stderr.print(note, markup=False)
     if settings.server.dev:
         settings = with_demo_key(settings)
         warn(settings)

@@ -15,6 +15,7 @@ import msgspec
 from litestar import Litestar, get, post
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.params import JSONBody, QueryParameter
 from msgspec import Struct, defstruct
@@ -73,8 +74,15 @@ def _stand_ins() -> list[Any]:
     batch.__annotations__["data"] = _body(list[notification])
     publish.__annotations__["data"] = _body(publication)
     tags = ["publishing"]
+    again = {200: ResponseSpec(Accepted, description="It was accepted before")}
     return [
-        post("/v1/notifications", summary="Notify people", tags=tags, operation_id="Notify")(notify),
+        post(
+            "/v1/notifications",
+            responses=again,
+            summary="Notify people",
+            tags=tags,
+            operation_id="Notify",
+        )(notify),
         post(
             "/v1/notifications/batch",
             status_code=200,
@@ -82,7 +90,13 @@ def _stand_ins() -> list[Any]:
             tags=tags,
             operation_id="NotifyBatch",
         )(batch),
-        post("/v1/publish", summary="Publish to channels", tags=tags, operation_id="Publish")(publish),
+        post(
+            "/v1/publish",
+            responses=again,
+            summary="Publish to channels",
+            tags=tags,
+            operation_id="Publish",
+        )(publish),
         get(
             "/v1/stream",
             media_type="text/event-stream",

@@ -83,13 +83,12 @@ def ready(db: sqlite3.Connection, tenant: str, user: str, now_ms: int) -> Accoun
 
 def add_tenant(db: sqlite3.Connection, tenant: str, now_ms: int) -> None:
     """Revisions begin at the time, so that they go on rising when everything was lost."""
-    birth = now_ms // 1000
-    db.execute("INSERT INTO inbox_tenant(name, birth, revision) VALUES (?, ?, ?)", (tenant, birth, birth))
+    db.execute("INSERT INTO inbox_tenant(name, birth, revision) VALUES (?, ?, ?)", (tenant, now_ms, now_ms))
 
 
 def add_user(db: sqlite3.Connection, account: Account, user: str, now_ms: int) -> int:
     """The number of a user of whom nothing was stored."""
-    first = max(account.birth, now_ms // 1000)
+    first = max(account.birth, now_ms)
     row = db.execute(
         "INSERT INTO inbox_user(tenant_no, name, revision) VALUES (?, ?, ?) RETURNING no",
         (account.tenant_no, user, first),

@@ -21,7 +21,7 @@ from .sql_accounts import (
     remember_wide_counts,
     tidy,
 )
-from .sql_schema import SCHEMA
+from .sql_schema import RESTORED, SCHEMA
 
 _ADD = (
     "INSERT OR IGNORE INTO inbox_item(user_no, offset, id, kind, state, due_ms, record, ends) "
@@ -46,7 +46,7 @@ _TRIM_WIDE = (
 
 def inbox_part(settings: InboxSettings | None = None) -> SqlPart:
     """The inbox's share of a SQL engine. An id that is stored already stays as it is."""
-    return SqlPart(SCHEMA, rider(settings or InboxSettings()))
+    return SqlPart(SCHEMA, rider(settings or InboxSettings()), RESTORED)
 
 
 def rider(settings: InboxSettings) -> SqlRider:

@@ -56,3 +56,10 @@ CREATE TRIGGER IF NOT EXISTS inbox_wide_gone AFTER DELETE ON inbox_wide BEGIN
   UPDATE inbox_tenant SET items = items - 1, revision = revision + 1 WHERE no = OLD.tenant_no;
 END;
 """
+
+# Revisions told after the copy was made are lost: they begin again at the time, as those of a new tenant do.
+RESTORED = """
+UPDATE inbox_tenant SET birth = CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER);
+UPDATE inbox_tenant SET revision = max(revision + 1, birth);
+UPDATE inbox_user SET revision = max(revision, (SELECT birth FROM inbox_tenant WHERE no = tenant_no));
+"""

@@ -48,7 +48,7 @@ class Announcements:
         self._announcer = announcer
         self._settings = settings
         self._waiting: dict[str, deque[Delta]] = {}
-        self._sending: set[str] = set()
+        self._sending: dict[str, asyncio.Future[None]] = {}
         self.announced = 0
         """Publications made."""
         self.dropped = 0
@@ -65,27 +65,36 @@ class Announcements:
         return list(self._waiting)
 
     def add(self, tenant: str, deltas: Iterable[Delta]) -> None:
-        """Takes over what is to be published of `deltas`."""
-        for delta in deltas:
-            if delta.group.startswith(PREFIX):
-                queue = self._waiting.setdefault(tenant, deque())
-                queue.append(delta)
-                if len(queue) > self._settings.max_unannounced:
-                    queue.popleft()
-                    self.dropped += 1
-                    if self.dropped & (self.dropped - 1) == 0:
-                        log.warning("presence changes were dropped", tenant=tenant, dropped=self.dropped)
+        """Takes over what is to be published of `deltas`. To be followed by `send` before more is added: only
+        what the bus then does not take counts against the bound."""
+        found = [delta for delta in deltas if delta.group.startswith(PREFIX)]
+        if found:
+            self._waiting.setdefault(tenant, deque()).extend(found)
 
     async def send(self, tenant: str) -> None:
-        """Publishes what waits, oldest first. Raises BusUnavailable: the rest goes on waiting. At once
-        when another call is doing it."""
-        if tenant in self._sending:
+        """Publishes what waits, oldest first. Raises BusUnavailable: the rest goes on waiting. While another
+        call is doing it, returns when that one is through, which takes along what was added meanwhile."""
+        if (under_way := self._sending.get(tenant)) is not None:
+            await asyncio.wait({under_way})
             return
-        self._sending.add(tenant)
+        under_way = self._sending[tenant] = asyncio.get_running_loop().create_future()
         try:
             await self._send(tenant)
+        except BusUnavailable:
+            self._shorten(tenant)
+            raise
         finally:
-            self._sending.discard(tenant)
+            del self._sending[tenant]
+            under_way.set_result(None)
+
+    def _shorten(self, tenant: str) -> None:
+        queue = self._waiting[tenant]
+        before = self.dropped
+        while len(queue) > self._settings.max_unannounced:
+            queue.popleft()
+            self.dropped += 1
+        if self.dropped != before:
+            log.warning("presence changes were dropped", tenant=tenant, dropped=self.dropped)
 
     async def _send(self, tenant: str) -> None:
         queue = self._waiting.get(tenant)
@@ -94,8 +103,7 @@ class Announcements:
             results = await asyncio.gather(
                 *(self._announce(tenant, delta) for delta in part), return_exceptions=True
             )
-            # What overflowed meanwhile is gone from the front already.
-            for delta, result in zip(part, results, strict=True):
+            for result in results:
                 if isinstance(result, BusUnavailable):
                     raise result
                 if isinstance(result, DualcastError):
@@ -103,8 +111,7 @@ class Announcements:
                     log.warning("a presence change was refused", tenant=tenant, code=result.code)
                 elif isinstance(result, BaseException):
                     raise result
-                if queue and queue[0] is delta:
-                    queue.popleft()
+                queue.popleft()
         self._waiting.pop(tenant, None)
 
     async def _announce(self, tenant: str, delta: Delta) -> None:

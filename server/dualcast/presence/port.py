@@ -41,8 +41,8 @@ class PresenceSettings(Struct, frozen=True, kw_only=True):
     ttl_s: int = 60
     """Life of a published join or leave."""
     max_unannounced: int = 1_000
-    """Changes of groups per tenant that wait for the bus to be published; beyond it the oldest are dropped
-    and counted."""
+    """Changes of groups per tenant that wait while the bus is away; beyond it the oldest are dropped and
+    counted."""
 
     @property
     def renew_s(self) -> float:

@@ -79,8 +79,6 @@ class Reaper:
                 while more and chunks != 0:
                     more = await self._chunk(tenant, node, secrets.token_hex(8))
                     chunks = None if chunks is None else chunks - 1
-        with suppress(BusUnavailable):  # it is announced later
-            await self._announcements.send(tenant)
 
     async def _for_query(self, tenant: str) -> None:
         await self.reap(tenant, QUERY_CHUNKS)
@@ -91,6 +89,8 @@ class Reaper:
         del self._unanswered[tenant]
         self.reached()
         self._announcements.add(tenant, reaped.deltas)
+        with suppress(BusUnavailable):  # it is announced later
+            await self._announcements.send(tenant)
         if not reaped.more:
             self.reaped += 1
             log.warning("a dead node was taken off presence", tenant=tenant, node=node)

@@ -33,10 +33,14 @@ class ChannelAccess:
         return len(self._gone)
 
     async def let_in(self, tenant: str, channel: str, grant: Grant, *, made: bool) -> None:
-        """Lets owner and members in. `made`: the channel is new, so that a grant with another owner is one of
-        an earlier life of its id. Raises BusUnavailable, LimitExceeded.
+        """Lets owner and members in. `made`: the channel is new, so that a grant with another owner, or one
+        that waits to be withdrawn, is of an earlier life of its id. Raises BusUnavailable, LimitExceeded.
         """
-        if made and (await self._grants.get(tenant, channel)).grant.owner not in ("", grant.owner):
+        earlier = made and (
+            (tenant, channel) in self._gone
+            or (await self._grants.get(tenant, channel)).grant.owner not in ("", grant.owner)
+        )
+        if earlier:
             await self._grants.set(tenant, channel, grant)
         else:
             await self._grants.add(tenant, channel, grant.members, owner=grant.owner)

@@ -2,7 +2,7 @@
 -- Redis's own: skew of nodes cannot matter).
 --
 -- Of a tenant, tenant-wide items:
---   n:m  string  packed [revision, birth, due_ms, token of the last withdrawal]
+--   n:m  string  packed [revision, birth (revisions begin there), due_ms, token of the last withdrawal, run id]
 --   n:r  hash    id → "<at_ms> <length of kind> <kind><notification>"
 --   n:i  zset    id → offset          n:e  zset  id → expiry ms, of those that expire before their age does it
 -- Of a user, <u> being its key part:
@@ -82,12 +82,11 @@ local function enter_tenant()
   if tenant then return end
   now = clock()
   local packed = call('GET', N .. 'm')
-  if packed then
-    tenant = cmsgpack.unpack(packed)
-  else
-    -- Revisions begin at the time, so that they go on rising when everything was lost.
-    local birth = math.floor(now / 1000)
-    tenant = {birth, birth, NEVER, ''}
+  tenant = packed and cmsgpack.unpack(packed) or {0, 0, NEVER, '', ''}
+  if tenant[5] ~= RUN then
+    -- New, or another server process wrote last, and a tail of what it gave out, or everything, may be missing here: revisions
+    -- (those of users, too) begin again at the time, in ms, so that they go on rising. See fence.lua.
+    tenant[1], tenant[2], tenant[5] = math.max(tenant[1] + 1, now), now, RUN
     save_tenant()
   end
   if tenant[3] <= now then
@@ -101,7 +100,7 @@ end
 local function touch(user)
   local m = user.m
   if user.fresh then
-    m[REVISION] = math.max(m[REVISION], math.floor(now / 1000))
+    m[REVISION] = math.max(m[REVISION], now)
     user.fresh = false
   end
   m[REVISION] = m[REVISION] + 1
@@ -120,6 +119,7 @@ local function enter_user(part)
     return user
   end
   user.m = cmsgpack.unpack(packed)
+  if user.m[REVISION] < tenant[2] then user.m[REVISION], user.dirty = tenant[2], true end
   if user.m[DUE] <= now then
     local count
     count, user.m[DUE] = purge(user)
