@@ -188,7 +188,7 @@ class StreamClient(Client):
         if event == "welcome":
             self.welcomed(ident)
             self.signal(event, fields)
-        elif fields.keys() == PUBLISHER_FIELDS:
+        elif fields.keys() - {"inbox"} == PUBLISHER_FIELDS:
             self.publication(fields, ident)
         else:
             self.moved(ident)
