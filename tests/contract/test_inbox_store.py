@@ -371,3 +371,22 @@ async def test_an_inbox_outlives_a_restart(tmp_path: Path, tenant: str) -> None:
     assert await store.counts(tenant, "alice") == before
     assert await listing(store, tenant, "alice") == ["w:read", "p:unseen"]
     await bus.close()
+
+
+async def test_numbered_pages_of_more_than_one_chunk(opened: Opened, tenant: str) -> None:
+    async with opened(InboxSettings(max_items=500)) as inboxes:
+        store = inboxes.store
+        for number in range(450):
+            await inboxes.add(tenant, "alice", ident=f"p{number}", kind="a" if number % 3 else "b")
+        await inboxes.add(tenant, wide=True, ident="w", kind="b")
+        await store.change(tenant, "alice", "read", ("p0", "p449", "w"))
+        page = await store.numbered(tenant, "alice", skip=249, limit=3)
+        assert [item.id for item in page.items] == ["p201", "p200", "p199"] and page.total == 451
+        page = await store.numbered(tenant, "alice", skip=0, limit=2, states=("read",))
+        assert [(item.id, item.wide) for item in page.items] == [("w", True), ("p449", False)]
+        assert page.total == 3 and page.items[1].record == b'{"id":"p449"}'
+        page = await store.numbered(tenant, "alice", skip=150, limit=9, kinds=("b",), states=())
+        assert [item.id for item in page.items] == ["p0"] and page.total == 151
+        assert (await store.numbered(tenant, "alice", skip=451, limit=9)).items == ()
+        assert (await store.numbered(tenant, "bob", skip=0, limit=9)).total == 1
+        assert (await store.numbered(tenant + "x", "alice", skip=0, limit=9)).total == 0

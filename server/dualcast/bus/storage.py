@@ -39,8 +39,8 @@ class SqlPart(Struct, frozen=True):
     rider: SqlRider | None = None
     """Called for every new draft that has a rider (`inbox` or `push`); look which."""
     restored: str = ""
-    """Statements run after the schema at a start that finds the file put back from a copy: what was stored, and
-    told, after the copy is lost."""
+    """Statements run after the schema at a start that finds the file put back from a copy: what was stored,
+    and told, after the copy is lost."""
 
 
 class Database(Protocol):

@@ -4,11 +4,21 @@ tools.
 
 from __future__ import annotations
 
+from msgspec import Struct
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from .options import RedisSettings
+
+
+class PoolFacts(Struct, frozen=True):
+    """How the pool stands. `available_connections`: open and not in use."""
+
+    max_connections: int
+    connection_class: str
+    available_connections: int
+    in_use_connections: int
 
 
 class RedisPool:
@@ -38,6 +48,15 @@ class RedisPool:
         """Connections that are open now."""
         known = [*self._pool._available_connections, *self._pool._in_use_connections]
         return sum(connection.is_connected for connection in known)
+
+    def facts(self) -> PoolFacts:
+        """The numbers of this moment."""
+        return PoolFacts(
+            max_connections=self._pool.max_connections,
+            connection_class=self._pool.connection_class.__name__,
+            available_connections=len(self._pool._available_connections),
+            in_use_connections=len(self._pool._in_use_connections),
+        )
 
     async def close(self) -> None:
         """Closes all connections."""

@@ -150,7 +150,8 @@ class Repair:
         """
         batch: list[Entry] = []
         now_ms = time.time() * 1000
-        for entry in entries:
+        # As they come live (`rules.badges_first`): who follows several of its channels is given the first.
+        for entry in sorted(entries, key=_badges_first):
             channel = feed.channels.get(part(entry.channel).encode())
             # What is beyond the position comes live, in order with channels that were not read here.
             if channel is None or not channel.last < entry.offset <= position.top:
@@ -225,3 +226,7 @@ class Repair:
                 # The news of the epoch covers whatever was lost below it.
                 channel.last = max(channel.last, position.base)
         self._follower.epoch(feed.tenant, position.epoch, position.base)
+
+
+def _badges_first(entry: Entry) -> tuple[int, bool]:
+    return entry.offset, entry.publication.badge is None

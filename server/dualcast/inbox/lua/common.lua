@@ -90,9 +90,9 @@ local function enter_tenant()
     save_tenant()
   end
   if tenant[3] <= now then
-    local _, due = purge(WIDE)
-    tenant[3] = due
-    tenant[1] = tenant[1] + 1
+    local count
+    count, tenant[3] = purge(WIDE)
+    if count > 0 then tenant[1] = tenant[1] + 1 end
     save_tenant()
   end
 end
