@@ -137,6 +137,21 @@ async def test_a_declared_batch_takes_so_many_and_ends_for_good(store: TaskStore
     assert (await store.load(tenant, "3")).task is None and (await store.load(tenant, "x")).task is None
 
 
+async def test_a_batch_ended_when_its_last_task_did(store: TaskStore, tenant: str) -> None:
+    """Also when each task joined after all before it had ended, so that the batch was never open between."""
+    ended = []
+    for number in range(3):
+        saved = await store.save(tenant, task(f"t{number}", "completed", batch="b"), "")
+        assert saved is not None and saved.batch is not None
+        assert saved.batch.completed_ms == saved.batch.updated_ms
+        ended.append(saved.batch.completed_ms)
+        await asyncio.sleep(0.005)
+    assert ended == sorted(set(ended))
+    token = (await store.load_batch(tenant, "b")).token
+    titled = await store.save_batch(tenant, BatchFacts("b", "alice", "T"), 0, token)
+    assert titled is not None and titled.batch.completed_ms == ended[-1], "a title is no end"
+
+
 async def test_lists_page_newest_first_by_owner_and_state(store: TaskStore, tenant: str) -> None:
     for number in range(7):
         owner = "alice" if number % 2 == 0 else "bob:x/ü"

@@ -153,6 +153,23 @@ async def test_an_endless_answer_is_not_read() -> None:
             await provider.send(job())
 
 
+@pytest.mark.parametrize(
+    "rest", [b"Content-Length: 9\r\n\r\nab", b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n"]
+)
+async def test_an_answer_that_never_ends_or_breaks_counts_by_its_status(
+    monkeypatch: pytest.MonkeyPatch, rest: bytes
+) -> None:
+    """What was accepted is not sent again and again."""
+    monkeypatch.setattr("dualcast.push.providers.webhook.BODY_S", 0.05)
+    async with receiving() as receiver, webhook(receiver.url) as provider:
+        receiver.answers = [b"HTTP/1.1 200 OK\r\n" + rest]
+        await provider.send(job())
+        receiver.answers = [b"HTTP/1.1 410 Gone\r\n" + rest]
+        with pytest.raises(Refused, match="http-410"):
+            await provider.send(job())
+        assert receiver.connections == 2, "neither was used again"
+
+
 async def test_a_webhook_that_fails_at_first_gets_every_push_in_the_end() -> None:
     async with receiving() as receiver, memory() as rig:
         settings = {"url": receiver.url, "secret": SECRET}

@@ -130,6 +130,21 @@ async def test_tenants_take_turns() -> None:
             assert 11 <= sum(one == tenant for one in turns[:33]) + 1 <= 13, turns
 
 
+@pytest.mark.parametrize("places", [1, 2, 8])
+async def test_a_place_that_becomes_free_is_used_without_waiting_for_a_scan(places: int) -> None:
+    """All places taken by one tenant, and all of its calls ending at once."""
+    provider = Gated()
+    async with memory() as rig:
+        worker = PushWorker(
+            rig.queue, provider, options(scan_s=3600.0, concurrency=places, tenant_concurrency=places)
+        )
+        async with working(worker):
+            await rig.push(*(f"u{number}" for number in range(40)))
+            worker.poke(rig.tenant)
+            await queued(rig, 0)
+        assert len(provider.jobs) == 40
+
+
 async def test_a_provider_that_hangs_is_given_up_after_the_timeout() -> None:
     async with memory() as rig:
         provider = Gated(slow=rig.tenant)
@@ -159,6 +174,20 @@ async def test_an_error_of_a_provider_is_tried_again_and_its_words_stay_out_of_t
 
 
 @pytest.mark.covers("S3.76")
+async def test_a_provider_that_was_cancelled_inside_is_tried_again_at_once() -> None:
+    """Not only when the lease has run out, and not without being counted."""
+    provider = Raising(asyncio.CancelledError())
+    async with memory() as rig:
+        worker = PushWorker(rig.queue, provider, options(max_attempts=3), jitter=lambda bound: 0.0)
+        async with working(worker):
+            await rig.push("alice")
+            worker.poke(rig.tenant)
+            await queued(rig, 0)
+        (letter,) = await rig.queue.dead(rig.tenant, 0, 10)
+        assert (letter.reason, letter.error, len(provider.jobs)) == ("attempts", "provider-error", 3)
+        assert (worker.counters.failed, worker.counters.lost) == (3, 0)
+
+
 async def test_a_push_that_is_given_up_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     async with memory() as rig:
         worker = PushWorker(rig.queue, Raising(TryLater("http-500")), options(max_attempts=1))

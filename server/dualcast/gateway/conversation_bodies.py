@@ -8,8 +8,12 @@ from msgspec import Meta, Struct
 
 from dualcast.conversations.model import StoredMessage
 from dualcast.conversations.service import MAX_READ_IDS
-from dualcast.publishing.requests import Id, Name
+from dualcast.publishing.requests import Name
 
+Id = Annotated[
+    str,
+    Meta(min_length=1, max_length=128, description="printable ASCII; unique in the conversation"),
+]
 Users = Annotated[list[Name], Meta(max_length=500)]
 Text = Annotated[str, Meta(max_length=16_384)]
 Object = dict[str, Any]

@@ -66,7 +66,13 @@ def _stand_ins() -> list[Any]:
 
     async def stream(
         channels: Annotated[str, QueryParameter(description="Comma-separated channel names")] = "",
+        channel: Annotated[str, QueryParameter(description="One channel name; may be repeated")] = "",
         cursor: Annotated[str, QueryParameter(description="Start after this; Last-Event-ID wins")] = "",
+        instance: Annotated[str, QueryParameter(description="Names one page over its connections")] = "",
+        device: Annotated[str, QueryParameter(description="mobile, desktop, tablet or web")] = "",
+        device_id: Annotated[str, QueryParameter(description="A device of the user's registry")] = "",
+        ticket: Annotated[str, QueryParameter(description="Of `POST /v1/tickets`")] = "",
+        token: Annotated[str, QueryParameter(description="A token; a ticket is better")] = "",
     ) -> str:
         raise NotImplementedError
 

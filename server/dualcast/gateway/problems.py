@@ -20,7 +20,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import Send
 from msgspec import Struct
 
-from dualcast.model.errors import DualcastError, Unauthorized
+from dualcast.model.errors import DualcastError, NotFound, Unauthorized
 from dualcast.publishing.payload import Invalid
 
 log = structlog.get_logger("dualcast.gateway")
@@ -219,7 +219,9 @@ async def send_problem(send: Send, error: BaseException) -> None:
 def exception_handler(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Litestar's handler for every exception that leaves a route, the router included."""
     if isinstance(error, HTTPException) and error.status_code == 405:
-        error = MethodNotAllowed(", ".join(allowed_methods(request)))
+        # A parameter that is none (`/v1/push/dead/x`) leaves no method at all.
+        allowed = allowed_methods(request)
+        error = MethodNotAllowed(", ".join(allowed)) if allowed else NotFound("there is no such thing")
     problem = problem_of(error, _names(request) if isinstance(error, ValidationException) else None)
     if problem.code == "internal":
         log.error("request_failed", method=request.method, route=_route(request), exc_info=error)

@@ -13,6 +13,7 @@ import random
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 import msgspec
@@ -200,7 +201,7 @@ class PushWorker:
             self._busy[tenant] = self._busy.get(tenant, 0) + 1
             flight = asyncio.create_task(self._fly(job, claim.facts.now_ms), name="push")
             self._flights.add(flight)
-            flight.add_done_callback(self._flights.discard)
+            flight.add_done_callback(partial(self._landed, tenant))
         wait_s = max(0.0, (claim.next_due_ms - claim.facts.now_ms) / 1000)
         if claim.next_due_ms:
             if wait_s == 0.0 or len(claim.jobs) == limit:
@@ -218,13 +219,16 @@ class PushWorker:
         except Exception:
             self.counters.lost += 1
             log.exception("a push job failed unexpectedly")
-        finally:
-            self._busy[job.tenant] -= 1
-            if not self._busy[job.tenant]:
-                # One more look, for what came meanwhile and for figures that are right.
-                del self._busy[job.tenant]
-                self._ready.setdefault(job.tenant, None)
-            self._wake.set()
+
+    def _landed(self, tenant: str, flight: asyncio.Task[None]) -> None:
+        """The flight has ended: its place is free before the worker looks again."""
+        self._flights.discard(flight)
+        self._busy[tenant] -= 1
+        if not self._busy[tenant]:
+            # One more look, for what came meanwhile and for figures that are right.
+            del self._busy[tenant]
+            self._ready.setdefault(tenant, None)
+        self._wake.set()
 
     async def _deliver(self, job: Claimed, now_ms: int, started: float) -> None:
         if job.deadline_ms <= now_ms:
@@ -267,6 +271,12 @@ class PushWorker:
             raise
         except TimeoutError:
             raise TryLater("timeout") from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not of ours: something inside of the provider was cancelled.
+            raise TryLater("provider-error") from None
         except Exception as error:  # noqa: BLE001 - a provider may be anybody's code
             # Its message may hold what was pushed, so only the type is told.
             log.warning("push provider %s failed: %s", self._provider.name, type(error).__name__)

@@ -147,9 +147,10 @@ class TaskRows:
         )
 
     def count(self, batch: str, state: str, by: int) -> None:
-        """Moves one counter."""
+        """Moves one counter; when the batch has ended, it is now that it has (`settle`)."""
         # `state` is one of ours: a column name.
-        sql = f"UPDATE task_batch SET {state} = {state} + ? WHERE tenant = ? AND id = ?"  # noqa: S608
+        moved = f"SET {state} = {state} + ?, completed_ms = 0"
+        sql = f"UPDATE task_batch {moved} WHERE tenant = ? AND id = ?"
         self._db.execute(sql, (by, self._tenant, batch))
 
     def settle(self, ident: str, *, changed: bool) -> Batch | None:

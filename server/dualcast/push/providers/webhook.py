@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote, urlsplit
 
@@ -23,6 +24,8 @@ from dualcast.push.signature import sign
 MIN_SECRET_BYTES = 32
 MAX_ANSWER_BYTES = 16_384
 """Of an answer's body; it is read only so that the connection can be used again."""
+BODY_S = 1.0
+"""For reading it. The status says what became of the call, however the rest of the answer ends."""
 _PERMANENT = frozenset({400, 404, 405, 410, 413, 414, 415, 422})
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -134,11 +137,13 @@ class WebhookProvider:
             )
         request = self._client.stream("POST", self._settings.url, content=body, headers=headers)
         async with request as answer:
-            read = 0
-            async for chunk in answer.aiter_raw():
-                read += len(chunk)
-                if read > MAX_ANSWER_BYTES:
-                    break  # leaving the block closes the connection
+            with suppress(TimeoutError, httpx.HTTPError, OSError):
+                async with asyncio.timeout(min(BODY_S, self._settings.timeout_s / 2)):
+                    read = 0
+                    async for chunk in answer.aiter_raw():
+                        read += len(chunk)
+                        if read > MAX_ANSWER_BYTES:
+                            break  # leaving the block closes the connection
             return answer.status_code, answer.headers.get("retry-after", "")
 
     def _seconds(self, retry_after: str) -> float | None:

@@ -36,6 +36,14 @@ local function joined_and_ended(batch)
   return n[1] + n[2] + n[3] + n[4] + n[5], n[3] + n[4] + n[5]
 end
 
+-- Moves a task of the batch from one counter to another ('' : it is new). If the batch has ended, it is now that it has (`settle`).
+local function move(batch, was, state)
+  local key = batch_key(batch)
+  call('HINCRBY', key, state, 1)
+  if was ~= '' then call('HINCRBY', key, was, -1) end
+  call('HSET', key, 'e', '0')
+end
+
 -- The batch's end, retention and (if `changed`) revision as its counters now say.
 local function settle(batch, now, changed, keep_finished, keep_unfinished)
   local key = batch_key(batch)
@@ -78,8 +86,7 @@ local function forget_task(task, now, keep_finished, keep_unfinished)
   if old[3] ~= '' and call('ZREM', members_key(old[3]), task) == 1 then
     if (old[1] == 'queued' or old[1] == 'processing') and alive('b:' .. old[3], now) then
       -- Nobody will ever report it: its batch ends without it.
-      call('HINCRBY', batch_key(old[3]), old[1], -1)
-      call('HINCRBY', batch_key(old[3]), 'failed', 1)
+      move(old[3], old[1], 'failed')
       settle(old[3], now, true, keep_finished, keep_unfinished)
     end
   end

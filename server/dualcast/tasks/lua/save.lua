@@ -45,10 +45,7 @@ if was ~= state then
   list(task, state, owner, number)
 end
 if batch == '' then return {'ok', gone} end
-if was ~= state then
-  call('HINCRBY', batch_key(batch), state, 1)
-  if was ~= '' then call('HINCRBY', batch_key(batch), was, -1) end
-end
+if was ~= state then move(batch, was, state) end
 settle(batch, now, was ~= state, keep_finished, keep_unfinished)
 if was == state then return {'ok', gone} end
 return {'ok', gone, batch_fields(batch)}
