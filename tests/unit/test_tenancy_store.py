@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from dualcast.model.errors import BadRequest, BusUnavailable
 from dualcast.state.follow import StateFollower
 from dualcast.state.memory import MemoryState
-from dualcast.state.port import Value, VersionConflict
+from dualcast.state.port import Changes, Value, VersionConflict
 from dualcast.tenancy.model import Secret, SigningKey, Tenant, TenantSettings
 from dualcast.tenancy.store import SPACE, SharedTenants
 from dualcast_migration.policy import StageRecord
@@ -204,3 +204,33 @@ async def test_seeding_checks_everything_before_it_writes(nodes: tuple[Node, Nod
     with pytest.raises(BadRequest):
         await tenants.seed((ACME, Tenant(id="Bad")))
     assert await tenants.list() == []
+
+
+class Resettable(MemoryState):
+    """A store that is away for one poll and has lost everything then, as a Redis without persistence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = False
+
+    async def changes(self, after: int) -> Changes:
+        if self.away:
+            self.away = False
+            raise BusUnavailable("away")
+        return await super().changes(after)
+
+
+async def test_a_store_that_forgot_everything_gets_the_tenants_of_the_settings_again() -> None:
+    """Regression: after Redis had lost its data, a tenant of the settings was gone until the next restart, and
+    live sessions lost the channels its public patterns allow."""
+    store = Resettable()
+    node = Node(store)
+    await node.tenants.seed((ACME,))
+    await node.follower.refresh()
+    store.away = True
+    with pytest.raises(BusUnavailable):
+        await node.follower.refresh()
+    await store.delete(SPACE, "acme")
+    await node.follower.refresh()
+    assert node.tenants.current("acme") == ACME
+    assert (await store.get(SPACE, "acme")) is not None

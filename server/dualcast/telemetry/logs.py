@@ -71,7 +71,7 @@ def configure(level: str = "info", format: Format = "auto", stream: TextIO | Non
         redact_event,
     ]
     renderer: Processor = (
-        structlog.processors.JSONRenderer()
+        structlog.processors.JSONRenderer(ensure_ascii=False)
         if as_json
         else structlog.dev.ConsoleRenderer(
             colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback

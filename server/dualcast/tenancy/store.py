@@ -104,6 +104,7 @@ class SharedTenants:
         self._known: dict[str, TenantRecord] = {}
         self._issuers: dict[str, tuple[str, ...]] | None = None
         self._origins: tuple[str, ...] | None = None
+        self._seeds: tuple[Tenant, ...] = ()
         follower.on(SPACE, self._reload, self._reload_all)
 
     def current(self, tenant_id: str) -> Tenant | None:
@@ -164,6 +165,7 @@ class SharedTenants:
         """
         for tenant in tenants:
             check_tenant_value(tenant)
+        self._seeds = tenants
         return {tenant.id: await self._seed(tenant) for tenant in tenants}
 
     async def _seed(self, seed: Tenant) -> str:
@@ -216,6 +218,11 @@ class SharedTenants:
             after = values[-1].key
         self._known = known
         self._issuers = self._origins = None
+        for seed in self._seeds:
+            # A store that came back empty: without its tenant nobody is let in, and channels are taken away.
+            if seed.id not in known:
+                _log.warning("tenant %s is gone from the state store: made anew from the settings", seed.id)
+                await self._seed(seed)
 
     def _learn(self, tenant_id: str, record: TenantRecord | None) -> None:
         if record is None:
