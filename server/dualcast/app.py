@@ -214,6 +214,7 @@ def build(settings: Settings) -> Composition:
             push_ready=features.push.ready,
             poke_push=features.push.poke,
             grants=grants,
+            narrowed=features.inbox.added,
         ),
         inbox=features.inbox,
         presence=features.presence,

@@ -221,7 +221,8 @@ class Resettable(MemoryState):
 
 
 async def test_a_store_that_forgot_everything_gets_the_tenants_of_the_settings_again() -> None:
-    """Regression: after Redis had lost its data, a tenant of the settings was gone until the next restart, and
+    """Regression: after Redis had lost its data, a tenant of the settings was gone until the next restart,
+    and
     live sessions lost the channels its public patterns allow."""
     store = Resettable()
     node = Node(store)

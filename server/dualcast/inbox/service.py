@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -15,10 +15,17 @@ from dualcast.model.inbox import Badge, State
 from dualcast.model.publication import Audience
 
 from .cursor import read_cursor, write_cursor
-from .port import MAX_IDS, STATES, Action, InboxItem, InboxStore, Marked
+from .port import MAX_IDS, MAX_NUMBERED, STATES, Action, InboxItem, InboxStore, Marked
 
 Mark = Literal["seen", "read", "archived", "unread"]
 MARKS: tuple[Mark, ...] = ("seen", "read", "archived", "unread")
+Status = Literal["unread", "read", "all"]
+"""What a contract without archives tells apart: everything is one or the other."""
+_STATES: Mapping[Status, tuple[State, ...]] = {
+    "unread": ("unseen", "seen"),
+    "read": ("read", "archived"),
+    "all": (),
+}
 EVENT = "inbox"
 MAX_PAGE = 100
 MAX_KINDS = 20
@@ -38,7 +45,7 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
     """Data of an `inbox` publication on `user:<id>`. `ids` null: all there were, with `states` all that were
     in one of them."""
 
-    action: Action
+    action: Action | Literal["added"]
     ids: tuple[str, ...] | None
     unread: int
     unseen: int
@@ -94,6 +101,33 @@ class InboxService:
         )
         return InboxPage(found.items, write_cursor(tenant, user, found.next), found.badge)
 
+    async def page(
+        self,
+        tenant: str,
+        user: str,
+        *,
+        status: Status = "all",
+        kind: str = "",
+        page: int = 1,
+        page_size: int = 20,
+    ) -> tuple[tuple[InboxItem, ...], int]:
+        """A numbered page, newest first, for contracts that have no cursors, and how many items there are on
+        all of them. `page` from 1, `page_size` to MAX_PAGE; `kind` "": of every type. Items that come in
+        between shift the pages; at most `port.MAX_NUMBERED` of either kind are known here.
+        """
+        check_id(user)
+        if page < 1 or not 1 <= page_size <= MAX_PAGE:
+            raise BadRequest(f"pages count from 1, and have 1 to {MAX_PAGE} items")
+        found = await self._store.numbered(
+            tenant,
+            user,
+            skip=(min(page, MAX_NUMBERED * 2 + 1) - 1) * page_size,
+            limit=page_size,
+            states=_STATES[status],
+            kinds=(kind,) if kind else (),
+        )
+        return found.items, found.total
+
     async def counts(self, tenant: str, user: str) -> Badge:
         return await self._store.counts(tenant, check_id(user))
 
@@ -133,6 +167,21 @@ class InboxService:
             return False
         await self._announce(tenant, ALL, _encode(Withdrawn("withdrawn", (ident,), revision)), None)
         return True
+
+    async def added(self, tenant: str, users: Sequence[str], ident: str) -> None:
+        """Tells all devices of `users` their counters, after item `ident` came in with a publication that
+        only
+        some of their devices were due. Raises nothing: what is stored is stored."""
+        for user in users:
+            try:
+                badge = await self._store.counts(tenant, user)
+            except BusUnavailable:
+                self.unannounced += 1
+                log.warning("inbox_change_not_announced", tenant=tenant)
+                return
+            revision = badge.user_revision, badge.tenant_revision
+            change = Change("added", (ident,), badge.unread, badge.unseen, revision)
+            await self._announce(tenant, user_channel(user), _encode(change), None)
 
     async def _change(
         self,

@@ -65,7 +65,8 @@ class Publisher:
     `resolve_connection`: (tenant, connection id) → its user, None when no such connection lives.
     `push_ready`: awaited with the tenant before an append that has a push rider; its failure does not stop
     the append. `poke_push`: called with the tenant after such an append, must not wait or raise.
-    `grants`: None: requests with a grant are refused.
+    `grants`: None: requests with a grant are refused. `narrowed`: (tenant, users, id), awaited after an item
+    was stored with a publication that only some of its user's devices are due.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Publisher:
         push_ready: Callable[[str], Awaitable[object]] | None = None,
         poke_push: Callable[[str], object] | None = None,
         grants: GrantOffice | None = None,
+        narrowed: Callable[[str, Sequence[str], str], Awaitable[object]] | None = None,
     ) -> None:
         self.settings = settings or PublishSettings()
         self._bus = bus
@@ -89,6 +91,7 @@ class Publisher:
         self._push_ready = push_ready
         self._poke_push = poke_push
         self._grants = grants
+        self._narrowed = narrowed
 
     async def publish(self, principal: Principal, request: Request, *, idempotency_key: str = "") -> Receipt:
         """Appends one publication.
@@ -119,6 +122,8 @@ class Publisher:
             self._counters.accepted(tenant)
             if draft.push is not None and self._poke_push is not None:
                 self._poke_push(tenant)
+            if draft.inbox is not None and draft.audience is not None:
+                await self._tell_others(draft)
         return receipt
 
     async def publish_many(
@@ -162,16 +167,29 @@ class Publisher:
         appended = iter(await self._append_many(drafts, self._quotas.quota(tenant)) if drafts else ())
         merged = [next(appended) if result is None else result for result in results]
         accepted = 0
+        fresh: set[str] = set()
         for result in merged:
             if isinstance(result, DualcastError):
                 self._counters.rejected(tenant, result.code)
             elif not result.duplicate:
                 accepted += 1
+                fresh.add(result.id)
         if accepted:
             self._counters.accepted(tenant, accepted)
             if pushing and self._poke_push is not None:
                 self._poke_push(tenant)
+        for made in drafts:
+            if made.inbox is not None and made.audience is not None and made.id in fresh:
+                await self._tell_others(made)
         return merged
+
+    async def _tell_others(self, draft: Draft) -> None:
+        """An item that came with a publication for some devices changes the badge of all of them."""
+        rider, audience = draft.inbox, draft.audience
+        if self._narrowed is None or rider is None or audience is None:
+            return
+        if rider.users and (audience.devices or audience.exclude_connections):
+            await self._narrowed(draft.tenant, rider.users, draft.id)
 
     async def _append_many(self, drafts: list[Draft], quota: Quota | None) -> list[Receipt | DualcastError]:
         try:
