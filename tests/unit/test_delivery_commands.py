@@ -181,6 +181,7 @@ async def test_a_token_revoked_during_its_handshake_opens_nothing() -> None:
         principal = Principal(TENANT, "u")
         request.authenticated = cast(Any, SimpleNamespace(principal=principal))
         request.channels, request.epoch, request.position = ["user:u", "all"], "", -1
+        request.grant_changes = r.node.grant_changes
         request.address = request.instance = request.device = request.device_id = ""
         request.decision = cast(Any, SimpleNamespace(stage=SimpleNamespace(value="fallback")))
         request.tenant = cast(Any, SimpleNamespace(settings=SimpleNamespace(max_connections_per_user=None)))

@@ -195,11 +195,12 @@ async def make_session(
     if not await watched(node, session.channels) and node.hub.available:
         raise BusUnavailable("the event bus does not answer", retry_after_s=2)
     await introduce(session)
+    # While it was waited for, the session was in no index: nobody else would end it or take channels from it.
+    while node.grant_changes != request.grant_changes:
+        request.grant_changes = node.grant_changes
+        await _allowed(delivery, request)
     if delivery.services.revocations.is_revoked(request.principal):
-        # While the channels were waited for: the session is in no index yet, so nobody else would end it.
         raise Unauthorized("the token was revoked")
-    if node.grant_changes != request.grant_changes:
-        await _allowed(delivery, request)  # for the same reason: what was granted may be withdrawn meanwhile
     session.settle()
     limit = request.tenant.settings.max_connections_per_user
     limit = node.settings.max_per_user if limit is None else limit

@@ -72,6 +72,7 @@ class Ledger:
         "round",
         "strays",
         "tenant",
+        "tokens",
         "users",
     )
 
@@ -80,6 +81,8 @@ class Ledger:
         self.held: dict[str, Tracked] = {}
         self.grouped: dict[str, tuple[str, ...]] = {}
         """Groups of those that are in any."""
+        self.tokens: dict[str, str] = {}
+        """Token ids the store knows; a connection's changes when its token is refreshed."""
         self.joins: dict[str, Tracked] = {}
         self.leaves: dict[str, None] = {}
         self.batch: Batch | None = None
@@ -114,7 +117,11 @@ class Ledger:
         if session.closed:
             if known:
                 self.leaves[ident] = None
-        elif not known or groups_of(session) != self.grouped.get(ident, ()):
+        elif (
+            not known
+            or groups_of(session) != self.grouped.get(ident, ())
+            or session.principal.token_id != self.tokens[ident]
+        ):
             self.joins[ident] = session
 
     def mark_all_gone(self) -> None:
@@ -128,6 +135,7 @@ class Ledger:
         self.claim = self.strays = True
         held, self.held = self.held, {}
         self.grouped.clear()
+        self.tokens.clear()
         self.leaves.clear()
         for session in held.values():
             self.mark(session)
@@ -148,6 +156,7 @@ class Ledger:
             if session.closed:  # marked again by now, if it was ever registered
                 continue
             self.held[ident] = session
+            self.tokens[ident] = session.principal.token_id
             if groups:
                 self.grouped[ident] = groups
             else:
@@ -163,6 +172,7 @@ class Ledger:
                 del self.leaves[ident]
                 self.held.pop(ident, None)
                 self.grouped.pop(ident, None)
+                self.tokens.pop(ident, None)
                 leaves.append(ident)
         if not joins and not leaves:
             return None

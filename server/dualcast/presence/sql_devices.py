@@ -30,7 +30,12 @@ ON CONFLICT DO UPDATE SET last_ms = MAX(last_ms, excluded.last_ms),
 _MAKE_ROOM = """
 DELETE FROM presence_device WHERE tenant = ?1 AND user = ?2 AND device IN (
   SELECT device FROM presence_device WHERE tenant = ?1 AND user = ?2
-  ORDER BY last_ms DESC, device LIMIT -1 OFFSET ?3)
+  ORDER BY device = ?3 DESC, last_ms DESC, device LIMIT -1 OFFSET ?4)
+"""
+"""All but the one that just came, however the clock was set."""
+_REGISTER = """
+INSERT INTO presence_device VALUES (?, ?, ?, ?, '', ?, ?)
+ON CONFLICT DO UPDATE SET kind = excluded.kind
 """
 _NAME = """
 UPDATE presence_device SET name = ? WHERE tenant = ? AND user = ? AND device = ?
@@ -62,8 +67,7 @@ class SqlDevices:
         def work(connection: sqlite3.Connection) -> None:
             for user, device, kind in sightings:
                 connection.execute(_SEEN, (tenant, user, device, kind, now_ms, now_ms))
-            for user in {one.user for one in sightings}:
-                connection.execute(_MAKE_ROOM, (tenant, user, MAX_DEVICES))
+                connection.execute(_MAKE_ROOM, (tenant, user, device, MAX_DEVICES))
 
         await self._database.write(work)
 
@@ -78,10 +82,10 @@ class SqlDevices:
 
         def work(connection: sqlite3.Connection) -> tuple[str, str, str, int, int] | None:
             if kind:
-                connection.execute(_SEEN, (tenant, user, device, kind, now_ms, now_ms))
+                connection.execute(_REGISTER, (tenant, user, device, kind, now_ms, now_ms))
+                connection.execute(_MAKE_ROOM, (tenant, user, device, MAX_DEVICES))
             row: tuple[str, str, str, int, int] | None
             row = connection.execute(_NAME, (name, tenant, user, device)).fetchone()
-            connection.execute(_MAKE_ROOM, (tenant, user, MAX_DEVICES))
             return row
 
         row = await self._database.write(work)

@@ -17,7 +17,7 @@ from dualcast.model.errors import BusUnavailable
 from .announcing import Announcements
 from .devices import KINDS
 from .ledger import Ledger, Tracked
-from .port import PresenceSettings, PresenceStore
+from .port import Batch, PresenceSettings, PresenceStore
 from .reaping import Reaper
 
 log = structlog.get_logger("dualcast.presence")
@@ -54,6 +54,8 @@ class Tracker:
         self._overdue_at = 0.0
         self._looking = False
         self._away = False
+        self.told: Callable[[str, Batch], None] = _nothing
+        """Called with every (tenant, batch) the store has taken; must not wait or raise."""
         self.failures = 0
         """Calls of the store that failed."""
         self.lost = 0
@@ -61,8 +63,10 @@ class Tracker:
         self._reaper = Reaper(store, self._announcements, self._settings, node=node, now=monotonic)
 
     def changed(self, session: Tracked) -> None:
-        """A session came, went, or changed its channels. Looked at with the next flush."""
-        self._dirty[session] = None
+        """A session came, went, or changed its channels. Looked at with the next flush. Nobody is present by
+        an anonymous connection (of a legacy contract)."""
+        if session.principal.sub:
+            self._dirty[session] = None
 
     async def run(self) -> NoReturn:
         """Flushes, renews and reaps, for ever."""
@@ -215,7 +219,9 @@ class Tracker:
                 continue
             if ledger.claim:
                 ledger.renew_at = self._now() + settings.renew_s
-            ledger.claim, ledger.batch = False, None
+            batch, ledger.batch = ledger.batch, None
+            ledger.claim = False
+            self.told(tenant, batch)
             self._announcements.add(tenant, outcome.deltas)
             await self._announce(tenant)
 
@@ -277,3 +283,6 @@ class Tracker:
             self.failures += 1
         finally:
             self._reaping.discard(tenant)
+
+
+def _nothing(tenant: str, batch: Batch) -> None: ...

@@ -153,17 +153,20 @@ class NativeCommands:
 
     async def _authenticate(self, session: Any, command: Authenticate) -> None:
         """Swaps the principal; channels the new token does not allow are taken away."""
-        old = session.principal
+        old, node = session.principal, session.node
         new = await self._refresh(old, command.token)
-        lost: list[str] = []
-        asked = [feed.name for feed in session.channels if not new.owns(feed.name)]
-        for name in asked:
-            if not await self._may_subscribe(new, name):
-                lost.append(name)
-        if asked:
-            new = await self._refresh(old, command.token)  # it may have been revoked while others were asked
+        while True:
+            changes = node.grant_changes
+            asked = [feed.name for feed in session.channels if not new.owns(feed.name)]
+            lost = [name for name in asked if not await self._may_subscribe(new, name)]
+            if asked:
+                # It may have been revoked while others were asked.
+                new = await self._refresh(old, command.token)
+            if node.grant_changes == changes:  # else it was the old principal that was looked at
+                break
         session.principal = new
         session.warned = False
+        node.presence.changed(session)  # the other nodes know its token by id
         if lost:
             session.withdraw(lost)
         session.send(socket_frame(Authenticated(ref=command.ref, expires_at=new.expires_at)))
@@ -196,7 +199,8 @@ class NativeCommands:
         if since is not None:
             try:
                 await self._history(session, names, since, joined_at)
-            except BusUnavailable:
+                _still_in(session, names)
+            except DualcastError:
                 session.unsubscribe(new)  # all or nothing: the answer is an error
                 raise
         session.send(socket_frame(Subscribed(ref=command.ref, channels=names, cursor=cursor)))
@@ -229,15 +233,25 @@ class NativeCommands:
         encode = session.encoding.encode_recovered or session.encoding.encode
         while after < through and not session.closed:
             page = await node.bus.read(feed.name, names, after, node.settings.page_limit)
+            _still_in(session, names)
             for gap in page.gaps:
                 session.tell_gap(gap)
             for entry in merge([page.entries]):
                 audience = entry.publication.audience
                 if entry.offset <= through and (audience is None or session.due(audience)):
-                    if not await writable(session):
-                        return
+                    if session.paused:
+                        if not await writable(session):
+                            return
+                        _still_in(session, names)
                     session.counters.recovered += 1
                     session.send(encode(entry))
             if page.next <= after:
                 return
             after = page.next
+
+
+def _still_in(session: Any, names: list[str]) -> None:
+    """Raises Forbidden when one of the channels was withdrawn meanwhile."""
+    have = {feed.name for feed in session.channels}
+    if not have.issuperset(names) and not session.closed:
+        raise Forbidden("a channel was withdrawn", code="forbidden-channel")

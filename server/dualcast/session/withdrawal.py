@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from dualcast.hub.feed import ChannelFeed
@@ -11,6 +12,8 @@ from dualcast.model.principal import Principal
 from .node import Node
 from .session import Session
 
+TOGETHER = 500
+"""Sessions looked at in one turn of the loop."""
 MaySubscribe = Callable[[Principal, str], Awaitable[bool]]
 
 
@@ -22,6 +25,7 @@ class Withdrawals:
     def __init__(self, node: Node, may_subscribe: MaySubscribe) -> None:
         self._node = node
         self._may_subscribe = may_subscribe
+        self._looked_at = 0
 
     async def changed(self, key: str) -> None:
         """The grant `<tenant>/<channel>` is another one."""
@@ -42,5 +46,10 @@ class Withdrawals:
 
     async def _check(self, feed: ChannelFeed) -> None:
         for session in list(feed.sessions):
-            if isinstance(session, Session) and not await self._may_subscribe(session.principal, feed.name):
+            self._looked_at += 1
+            if self._looked_at % TOGETHER == 0:
+                await asyncio.sleep(0)  # what is known is answered without waiting: others want their turn
+            if not isinstance(session, Session) or await self._may_subscribe(session.principal, feed.name):
+                continue
+            if session in feed.sessions:  # it may have left meanwhile
                 session.withdraw([feed.name])
