@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from support.checklist import covered, requirements
+
 ROOT = Path(__file__).parents[2]
 MAX_LINES = 400
 SOURCES = {".py", ".lua", ".js", ".mjs", ".ts", ".tsx", ".vue", ".css", ".html", ".sh", ".c"}
@@ -171,19 +173,9 @@ def test_links_of_documents_resolve() -> None:
 
 
 def test_covered_requirements_exist() -> None:
-    known = set(
-        re.findall(r"^(S\d\.\d+)\b", (ROOT / "docs/contracts/checklist.md").read_text(), re.MULTILINE)
-    )
-    assert len(known) > 300
-    unknown = [
-        f"{name_of(path)}: {ident}"
-        for path, text in texts()
-        if path.suffix == ".py" and path.is_relative_to(ROOT / "tests")
-        for group in re.findall(r"^\s*@?pytest\.mark\.covers\(([^)]*)\)", text, re.MULTILINE)
-        for ident in re.findall(r"[\"']([^\"']+)[\"']", group)
-        if ident not in known
-    ]
-    assert not unknown
+    known = requirements()
+    assert len(known) > 400
+    assert sorted(covered() - known.keys()) == []
 
 
 def test_what_ci_runs_is_what_the_readme_says() -> None:
