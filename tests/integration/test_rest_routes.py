@@ -22,78 +22,9 @@ from dualcast.gateway.services import ConnectionInfo, GatewaySettings
 from dualcast.model.errors import BusUnavailable, DualcastError
 from dualcast.model.publication import Draft, Quota, Receipt
 from support.rest_app import Rest, admin, auth, code, publish, publisher, rest, served
+from support.route_table import BACKENDS, PUBLIC, TENANT_SCOPED
 
 pytestmark = pytest.mark.anyio
-
-PUBLIC = {
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    "/docs",
-    "/docs/openapi.json",
-    "/docs/openapi.yaml",
-    "/docs/errors",
-    "/asyncapi.yaml",
-}
-USERS = {
-    "GET /v1/batches/c1",
-    "GET /v1/channels/topic:x/history",
-    "GET /v1/connections",
-    "GET /v1/connections/c1",
-    "GET /v1/conversations",
-    "GET /v1/conversations/c1/messages",
-    "GET /v1/conversations/c1/participants",
-    "GET /v1/presence",
-    "GET /v1/presence/c1",
-    "GET /v1/tasks",
-    "GET /v1/tasks/c1",
-    "GET /v1/users/c1/devices",
-    "GET /v1/users/c1/notifications",
-    "GET /v1/users/c1/unread-count",
-    "DELETE /v1/users/c1/devices/c1",
-    "DELETE /v1/users/c1/notifications",
-    "DELETE /v1/users/c1/notifications/c1",
-    "POST /v1/conversations/c1/messages",
-    "POST /v1/conversations/c1/read",
-    "POST /v1/conversations/c1/typing",
-    "POST /v1/tickets",
-    "POST /v1/users/c1/notifications/archive",
-    "POST /v1/users/c1/notifications/c1/c1",
-    "POST /v1/users/c1/notifications/read",
-    "POST /v1/users/c1/notifications/seen",
-    "POST /v1/users/c1/notifications/unread",
-    "PUT /v1/users/c1/devices/c1",
-}
-"""Open to every authenticated caller; each decides by whose things they are."""
-BACKENDS = {
-    "DELETE /v1/channels/topic:x/grants",
-    "DELETE /v1/connections",
-    "DELETE /v1/connections/c1",
-    "DELETE /v1/notifications/c1",
-    "DELETE /v1/push/dead/1",
-    "DELETE /v1/revocations",
-    "DELETE /v1/tasks/c1",
-    "GET /v1/channels/topic:x/grants",
-    "GET /v1/push",
-    "GET /v1/push/dead",
-    "GET /v1/revocations",
-    "POST /v1/channels/topic:x/grants",
-    "POST /v1/conversations/c1/broadcasts",
-    "POST /v1/conversations/c1/participants",
-    "POST /v1/direct-messages",
-    "POST /v1/notifications",
-    "POST /v1/notifications/batch",
-    "POST /v1/publish",
-    "POST /v1/push/dead/1/retry",
-    "POST /v1/tasks/c1",
-    "PUT /v1/batches/c1",
-    "PUT /v1/channels/topic:x/grants",
-    "PUT /v1/conversations/c1/participants",
-    "PUT /v1/revocations",
-    "PUT /v1/tasks/c1",
-}
-"""Only for the roles publisher or admin."""
-TENANT_SCOPED = USERS | BACKENDS
 
 
 def filled(path: str) -> str:
