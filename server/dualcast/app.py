@@ -17,11 +17,14 @@ import structlog
 import uvloop
 from litestar import Litestar
 
+from dualcast import __version__
 from dualcast.bus.port import EventBus
+from dualcast.contracts import Contracts
 from dualcast.features import Features, build_features
 from dualcast.gateway.commands import SPACE as CLOSE_SPACE
 from dualcast.gateway.connect import Delivery
 from dualcast.gateway.directory import CloseFollower, Directory
+from dualcast.gateway.legacy.progress import LiveFacts
 from dualcast.gateway.limits import RateLimits
 from dualcast.gateway.pages import page_routes
 from dualcast.gateway.routes import litestar_app
@@ -32,6 +35,7 @@ from dualcast.gateway.tenant_keys import TenantKeys
 from dualcast.hub.hub import Hub, HubSettings
 from dualcast.identity.authenticator import Authenticator, AuthSettings
 from dualcast.identity.claims import TokenSettings
+from dualcast.identity.demo import DemoAuthenticator
 from dualcast.identity.jwks import JwksCache, JwksSettings
 from dualcast.identity.revocation import SPACE as REVOCATION_SPACE
 from dualcast.identity.revocation import Revocations
@@ -41,6 +45,7 @@ from dualcast.mapping import (
     default_push,
     endpoints,
     gateway_settings,
+    legacy_settings,
     push_provider_settings,
     rate_settings,
     seeds,
@@ -85,6 +90,7 @@ class Composition:
     app: Litestar
     stores: Stores
     features: Features
+    contracts: Contracts
     follower: StateFollower
     tenants: SharedTenants
     hub: Hub
@@ -123,6 +129,7 @@ class Composition:
                         self.recovery.run,
                         self.sweep.run,
                         *self.features.runs(),
+                        *self.contracts.runs(),
                     )
                     tasks = [group.create_task(loop()) for loop in loops]
                     yield
@@ -192,11 +199,19 @@ def build(settings: Settings) -> Composition:
         verifier,
         tickets,
         revocations,
-        AuthSettings(cookie_name=settings.identity.cookie, allowed_origins=settings.identity.origins),
+        AuthSettings(
+            cookie_name=settings.identity.cookie,
+            allowed_origins=settings.identity.origins,
+            legacy_allowed_origins=settings.identity.origins or ("*",),
+        ),
         tenant_origins=lambda tenant: found.settings.origins if (found := tenants.current(tenant)) else (),
         all_origins=tenants.origins,
     )
     access = Access(tenants, grants)
+    contracts = Contracts(legacy_settings(settings), settings.legacy.dialects)
+    door: Authenticator | DemoAuthenticator = authenticator
+    if settings.server.dev:
+        door = DemoAuthenticator(authenticator, settings.tenancy.legacy_tenant)
     withdrawals = Withdrawals(node, access.may_subscribe)
     follower.on(GRANT_SPACE, withdrawals.changed, withdrawals.resync)
     limits = settings.limits
@@ -221,7 +236,11 @@ def build(settings: Settings) -> Composition:
         push=features.push,
         tasks=features.tasks,
         conversations=features.conversations,
-        authenticator=authenticator,
+        redis=stores.redis,
+        legacy=contracts.settings,
+        legacy_stats=contracts.stats,
+        legacy_facts=LiveFacts(node),
+        authenticator=door,
         tickets=tickets,
         access=access,
         grants=grants,
@@ -261,7 +280,8 @@ def build(settings: Settings) -> Composition:
     handlers = [
         stream_route(delivery),
         socket_route(delivery),
-        *(page_routes() if settings.server.dev else ()),
+        *contracts.routes(delivery, features.known.owner),
+        *page_routes(version=__version__, dev=settings.server.dev, test_page=settings.legacy.test_page),
     ]
     app = litestar_app(services, handlers)
     return Composition(
@@ -269,6 +289,7 @@ def build(settings: Settings) -> Composition:
         app=app,
         stores=stores,
         features=features,
+        contracts=contracts,
         follower=follower,
         tenants=tenants,
         hub=hub,

@@ -11,6 +11,7 @@ from dualcast.conversations.service import ConversationService
 from dualcast.inbox.service import InboxService
 from dualcast.mapping import (
     conversation_settings,
+    older_queue_settings,
     presence_settings,
     push_provider_settings,
     push_settings,
@@ -25,6 +26,8 @@ from dualcast.push.worker import PushWorker
 from dualcast.session.node import Node
 from dualcast.settings import Settings
 from dualcast.stores import Stores
+from dualcast.tasks.known import KnownTasks
+from dualcast.tasks.older_queue import OlderQueue
 from dualcast.tasks.service import TaskService
 from dualcast.telemetry.counters import Counters
 from dualcast.tenancy.grants import Grants
@@ -41,11 +44,14 @@ class Features:
     provider: Provider
     worker: PushWorker
     tasks: TaskService
+    known: KnownTasks
+    older: OlderQueue | None
     conversations: ConversationService
 
     def runs(self) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
         """The background loops, which the composition root owns."""
-        return [self.tracker.run, self.worker.run, self.tasks.run]
+        loops = [self.tracker.run, self.worker.run, self.tasks.run]
+        return [*loops, self.older.run] if self.older is not None else [*loops]
 
     async def check(self) -> None:
         """Raises ProviderUnusable: the server must not start."""
@@ -63,6 +69,19 @@ class Features:
         return {**self.tracker.gauges(), **self.worker.gauges(), **tasks, **inbox}
 
 
+def older_queue(settings: Settings, stores: Stores, node: Node, announcer: Announcer) -> OlderQueue | None:
+    """The reader of the older queue's keys, where there is a Redis and an older backend may be."""
+    if stores.redis is None or not settings.legacy.redis:
+        return None
+
+    def watched(tenant: str, channel: str) -> bool:
+        found = node.hub.tenants.get(tenant)
+        feed = found.channels.get(channel) if found is not None else None
+        return feed is not None and bool(feed.sessions)
+
+    return OlderQueue(stores.redis, announcer, watched, older_queue_settings(settings))
+
+
 def build_features(
     settings: Settings, stores: Stores, node: Node, grants: Grants, counters: Counters
 ) -> Features:
@@ -77,8 +96,10 @@ def build_features(
     push = PushService(
         stores.push, provider=provider.name, poke=worker.poke, enabled=settings.push.provider != "none"
     )
+    older = older_queue(settings, stores, node, announcer)
+    known = KnownTasks(tasks, older)
     node.presence = tracker
-    node.states.sources.update(presence=presence.state, task=tasks.state, batch=tasks.state)
+    node.states.sources.update(presence=presence.state, task=known.state, batch=known.state)
     return Features(
         inbox=InboxService(stores.inbox, announcer),
         presence=presence,
@@ -87,6 +108,8 @@ def build_features(
         provider=provider,
         worker=worker,
         tasks=tasks,
+        known=known,
+        older=older,
         conversations=ConversationService(
             stores.conversations,
             announcer,

@@ -22,6 +22,7 @@ from dualcast.push.port import PushSettings
 from dualcast.sections import Key
 from dualcast.session.node import SessionSettings
 from dualcast.settings import Settings
+from dualcast.tasks.older_queue import OlderQueueSettings
 from dualcast.tasks.port import TaskSettings
 from dualcast.tenancy.model import Tenant, TenantSettings
 from dualcast.tenancy.seeds import load_tenants
@@ -104,6 +105,13 @@ def task_settings(settings: Settings) -> TaskSettings:
     )
 
 
+def older_queue_settings(settings: Settings) -> OlderQueueSettings:
+    """The older queue's share of the settings."""
+    return OlderQueueSettings(
+        tenant=settings.tenancy.legacy_tenant, batch_poll_s=settings.legacy.batch_poll_s
+    )
+
+
 def conversation_settings(settings: Settings) -> ConversationSettings:
     """The conversation room's share of the settings."""
     conversations = settings.conversations
@@ -181,6 +189,7 @@ def legacy_settings(settings: Settings) -> LegacySettings:
         stream_ids=legacy.stream_ids,
         cut_on_expiry=legacy.cut_on_expiry,
         dev=settings.server.dev,
+        tenant=settings.tenancy.legacy_tenant,
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from dualcast.bus.memory import MemoryBus
 from dualcast.bus.port import EventBus, Retention
 from dualcast.bus.redis.engine import RedisBus
+from dualcast.bus.redis.plain import PlainKeys
 from dualcast.bus.sqlite import SqliteBus
 from dualcast.bus.storage import SqlPart
 from dualcast.conversations.port import ConversationStore
@@ -64,6 +65,8 @@ class Stores:
     push: PushQueue
     tasks: TaskStore
     conversations: ConversationStore
+    redis: PlainKeys | None = None
+    """What else is read in Redis; None on other engines."""
 
 
 def open_stores(settings: Settings) -> Stores:
@@ -130,4 +133,5 @@ def _on_redis(settings: Settings, retention: Retention) -> Stores:
         push=RedisPushQueue(bus),
         tasks=RedisTasks(bus, task_settings(settings)),
         conversations=RedisConversations(bus, conversation_settings(settings)),
+        redis=PlainKeys(bus.pool),
     )

@@ -117,6 +117,7 @@ async def test_a_push_outlives_the_only_server_on_sqlite(tmp_path: Path) -> None
         ({"push.provider": "webhook", "push.url": "https://push.test/"}, "32 bytes"),
     ],
 )
+@pytest.mark.covers("R44")
 async def test_an_unusable_provider_stops_the_start(
     tmp_path: Path, settings: dict[str, Any], words: str
 ) -> None:

@@ -106,6 +106,11 @@ class Run:
             assert await listing(self.store, self.tenant, who, limit=2, states=states) == self.model.listing(
                 who, states
             )
+        for skip, states, kinds in ((0, (), ()), (1, ("unseen", "seen"), ()), (2, (), ("alert",))):
+            page = await self.store.numbered(self.tenant, who, skip=skip, limit=2, states=states, kinds=kinds)
+            expected = self.model.listing(who, states, kinds)
+            assert [f"{item.id}:{item.state}" for item in page.items] == expected[skip : skip + 2]
+            assert page.total == len(expected)
         assert await listing(self.store, self.tenant, who, kinds=("alert",)) == self.model.listing(
             who, (), ("alert",)
         )

@@ -44,9 +44,18 @@ class ModelBus:
 
     # ── what the test does ──
 
-    def publish(self, ident: str, channels: Sequence[str], audience: Audience | None = None) -> int:
+    def publish(
+        self,
+        ident: str,
+        channels: Sequence[str],
+        audience: Audience | None = None,
+        *,
+        kind: str = "e",
+        data: bytes = b"{}",
+        time_ms: int = 0,
+    ) -> int:
         self.top += 1
-        publication = Publication(TENANT, self.epoch, self.top, ident, "e", b"{}", 0, audience=audience)
+        publication = Publication(TENANT, self.epoch, self.top, ident, kind, data, time_ms, audience=audience)
         entries = []
         for channel in channels:
             entry = Entry(publication, channel, self.heads.get(channel, 0))

@@ -107,7 +107,8 @@ class Rest:
     ) -> None:
         """A made-up connection, on another node unless the directory has it, too."""
         self.batches += 1
-        known = ConnectionFacts(id=ident, user=user, node="n2", transport="ws", dialect="native", **facts)
+        facts = {"dialect": "native", **facts}
+        known = ConnectionFacts(id=ident, user=user, node="n2", transport="ws", **facts)
         batch = Batch(f"b{self.batches}", (Join(known, groups),))
         await self.presence.change(tenant, "n2", batch, hold_ms=60_000)
 
@@ -146,8 +147,10 @@ async def rest(
     draining: bool = False,
     publishing: Mapping[str, Any] | None = None,
     extra_handlers: Sequence[Any] = (),
+    more_services: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Rest]:
-    """The application with tenants `default` and `other`, called in process."""
+    """The application with tenants `default` and `other`, called in process. `more_services`: fields of
+    Services."""
     state = MemoryState()
     await state.start()
     follower = StateFollower(state)
@@ -193,6 +196,7 @@ async def rest(
         settings=settings or GatewaySettings(),
         origin_allowed=authenticator.page_allowed,
         draining=lambda: draining,
+        **(more_services or {}),
     )
     app = litestar_app(services, extra_handlers)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.7", 40_000))  # type: ignore[arg-type]

@@ -11,9 +11,17 @@ PUBLIC = {
     "/docs/openapi.yaml",
     "/docs/errors",
     "/asyncapi.yaml",
+    "/api/ws/config",
 }
 USERS = {
+    "GET /api/notifications",
+    "GET /api/notifications/unread_count",
+    "POST /api/notifications/c1/read",
+    "POST /api/notifications/read_all",
     "GET /api/v1/ws/connections/c1",
+    "POST /api/v1/chat/c1/read",
+    "POST /api/v1/chat/c1/send",
+    "POST /api/v1/chat/c1/typing",
     "POST /api/v1/notifications/demo",
     "GET /v1/batches/c1",
     "GET /v1/channels/topic:x/history",
@@ -45,7 +53,10 @@ USERS = {
 }
 """Open to every authenticated caller; each decides by whose things they are."""
 BACKENDS = {
+    "GET /api/notifications/debug/redis_pool",
+    "GET /api/ws/stats",
     "GET /api/v1/ws/stats",
+    "GET /api/websocket/stats",
     "GET /api/v1/ws/test",
     "POST /api/v1/ws/broadcast",
     "POST /api/v1/ws/notify/c1",

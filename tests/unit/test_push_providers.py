@@ -187,6 +187,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finding, "entry_points", lambda group: [p for p in points if p.group == group])
 
 
+@pytest.mark.covers("S3.60")
 async def test_a_provider_of_an_installed_package_gets_its_settings(installed: None) -> None:
     provider = await open_provider("installed", {"key": "value"})
     assert isinstance(provider, Installed)

@@ -26,6 +26,8 @@ GROUP = "dualcast.dialects"
 class LegacySettings(Struct, frozen=True, kw_only=True):
     """Settings that older deployments know by their own names (contract section 9)."""
 
+    tenant: str = "default"
+    """`legacy_tenant`: that of callers without a token."""
     ws_heartbeat_s: float | None = None
     """`WS_HEARTBEAT_INTERVAL`; None: 30 s for the server's heartbeat, 45 s for the conversations client."""
     max_connections_per_user: int = 0
@@ -100,6 +102,9 @@ class Opening(Struct, frozen=True, kw_only=True):
 
     state: Any = None
     """The decoded state of `Admission.state_of` (a task or batch), None when there is none."""
+    resumed: bool = False
+    """The stream goes on where `Last-Event-ID` says: what was published since follows the first frames, so
+    they should not tell of `state`."""
     unread: int = 0
     total: int = 0
     unread_by_kind: Mapping[str, int] = {}
@@ -246,6 +251,10 @@ class Endpoint:
     """Refusal for an Authorization header that is none."""
     bad: Refusal = field(default_factory=Refusal)
     """Refusal of a bad token."""
+    assumed: Callable[[Facts], tuple[str, bool]] | None = None
+    """Who a caller without a token is taken for, and whether as an admin. Only with `LegacySettings.dev`."""
+    unregistered: tuple[int, str] = (1013, "try again later")
+    """Close when the connection cannot be registered (the bus or a store does not answer)."""
     not_found: Refusal = NOT_FOUND
     """Refusal when `Admission.owner_of` does not hold."""
     heartbeat: Callable[[Facts], bytes] | None = None
@@ -258,9 +267,11 @@ class Endpoint:
     long: plain end. 0: off."""
     ends: Callable[[Entry], bool] | None = None
     """Streams: whether the stream ends after this publication."""
+    ended: Callable[[Opening], bool] | None = None
+    """Streams: whether the stream ends right after its first frames (a batch that had ended before)."""
     max_connections: int = 0
     """Of this dialect on this node; 0: no limit but the server's."""
-    full: Sequence[bytes] = ()
+    full: Callable[[Facts], Sequence[bytes]] | None = None
     """Frames before the close with 1013 when `max_connections` is reached."""
     replaced: Callable[[int], bytes] | None = None
     """Streams: last block when a newer connection takes its place (argument: the limit)."""

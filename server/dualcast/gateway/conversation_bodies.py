@@ -74,12 +74,16 @@ class TypingBody(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the caller is typing."""
 
     is_typing: bool
+    user: Name | None = None
+    """Only a backend may name another user than itself."""
 
 
 class ReadBody(Struct, frozen=True, forbid_unknown_fields=True):
     """What the caller has read; everything before it counts as read."""
 
     message_ids: Annotated[list[Id], Meta(min_length=1, max_length=MAX_READ_IDS)]
+    user: Name | None = None
+    """Only a backend may name another user than itself."""
 
 
 class ReadView(Struct, frozen=True):
@@ -110,11 +114,13 @@ class ConversationsView(Struct, frozen=True):
 
 
 class BroadcastBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`reply`: a consultant's, to all others, pushed to those without a live mobile connection. `mobile`: to
-    mobile connections only, pushed to those without one. `system`: to all or to `targets`, pushed to those
-    without a live connection."""
+    """`message`: one the caller keeps itself, to all but `exclude_user` and `exclude_connection`; its `data`
+    is a message as it is sent, with `sender_id`, and pushed to those without a live connection. `reply`: a
+    consultant's, to all others, pushed to those without a live mobile connection. `mobile`: to mobile
+    connections only, pushed to those without one. `system`: to all or to `targets`, pushed to those without a
+    live connection."""
 
-    kind: Literal["reply", "mobile", "system"]
+    kind: Literal["message", "reply", "mobile", "system"]
     data: Object
     """What clients get: `content`, `title`, `message`, `action`, `type` …"""
     id: Id | None = None
@@ -122,7 +128,9 @@ class BroadcastBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     consultant_id: Name | None = None
     """Of a `reply`."""
     exclude_user: Name | None = None
-    """Of `mobile`."""
+    """Of `mobile` and `message`."""
+    exclude_connection: Annotated[str, Meta(max_length=256)] = ""
+    """Of `message`: dualcast's id of a connection, or what its client calls it."""
     targets: Users | None = None
     """Of `system`; an empty list reaches nobody."""
 

@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from litestar import get, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
+from msgspec import ValidationError, convert
 
 from dualcast.conversations.broadcasts import conversation_channel
 from dualcast.conversations.model import NewMessage, Participants, StoredMessage, time_text
@@ -34,6 +35,7 @@ from .conversation_bodies import (
     ReadView,
     TypingBody,
 )
+from .legacy.conversations import excluded
 from .services import Caller, Injected, Services
 
 _PATH = "/v1/conversations/{conversation:str}"
@@ -134,24 +136,15 @@ async def send_message(
             raise Forbidden("only a backend sends for somebody else")
         if data.participants is not None:
             raise Forbidden("only a backend makes conversations", code="publisher-only")
-        if data.exclude_connection:
-            await _own(services, caller, data.exclude_connection)
+    exclude = data.exclude_connection
+    if exclude:
+        exclude = await excluded(services, caller, sender, exclude)
     return await services.conversations.send(
         caller.tenant,
         conversation_of(conversation),
         sender,
-        NewMessage(
-            content=data.content,
-            id=data.id or "",
-            message_type=data.message_type,
-            sender_type=data.sender_type,
-            sender_name=data.sender_name,
-            sender_avatar=data.sender_avatar,
-            is_important=data.is_important,
-            reply_to=data.reply_to,
-            extra=data.extra,
-        ),
-        exclude_connection=data.exclude_connection,
+        _new_message(data, data.id or ""),
+        exclude_connection=exclude,
         backend=caller.may_publish,
         participants=data.participants,
     )
@@ -184,9 +177,10 @@ async def list_messages(
 async def typing(
     services: Injected, caller: Caller, conversation: FromPath[str], data: JSONBody[TypingBody]
 ) -> None:
-    """Tells the other participants who are connected now. For participants."""
+    """Tells the other participants who are connected now. For participants, and for backends on behalf of
+    `user`."""
     await services.conversations.typing(
-        caller.tenant, conversation_of(conversation), caller.sub, data.is_typing
+        caller.tenant, conversation_of(conversation), _acting(caller, data.user), data.is_typing
     )
 
 
@@ -201,10 +195,10 @@ async def read_messages(
     services: Injected, caller: Caller, conversation: FromPath[str], data: JSONBody[ReadBody]
 ) -> ReadView:
     """Moves the caller's read position to the newest of the messages (it never goes back) and tells the other
-    participants who are connected now. For participants.
+    participants who are connected now. For participants, and for backends on behalf of `user`.
     """
     found = await services.conversations.read(
-        caller.tenant, conversation_of(conversation), caller.sub, data.message_ids
+        caller.tenant, conversation_of(conversation), _acting(caller, data.user), data.message_ids
     )
     return ReadView(found.position, found.unread, found.unknown)
 
@@ -219,10 +213,12 @@ async def read_messages(
 async def broadcast(
     services: Injected, caller: Caller, conversation: FromPath[str], data: JSONBody[BroadcastBody]
 ) -> BroadcastView:
-    """A consultant's reply, a mobile-only or a system notification: live, with a device push for those who
-    are away, and not among the conversation's messages.
+    """A message that is kept elsewhere, a consultant's reply, a mobile-only or a system notification: live,
+    with a device push for those who are away, and not among the conversation's messages.
     """
     name, room, ident = conversation_of(conversation), services.conversations, data.id or ""
+    if data.kind == "message":
+        return _published(await _broadcast_message(services, caller, name, data))
     if data.kind == "reply":
         if data.consultant_id is None:
             raise invalid("$.consultant_id", "a reply names its consultant")
@@ -283,13 +279,50 @@ def _user(caller: Principal) -> str | None:
     return None if caller.may_publish else caller.sub
 
 
-async def _own(services: Services, caller: Principal, connection: str) -> None:
-    """Raises Forbidden when the connection is another user's: nobody keeps a message from somebody else."""
-    # This node knows its own at once, of other nodes' it hears a moment later.
-    here = services.directory.find(caller.tenant, connection)
-    owner = here.user if here else await services.presence.connection_user(caller.tenant, connection)
-    if owner not in (None, caller.sub):
-        raise Forbidden("only an own connection can be excluded")
+async def _broadcast_message(
+    services: Services, caller: Principal, conversation: str, asked: BroadcastBody
+) -> Receipt:
+    try:
+        said = convert(asked.data, MessageBody)
+    except ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        raise invalid("$.data" + path.rstrip("`"), message) from None
+    if said.sender_id is None:
+        raise invalid("$.data.sender_id", "a message names its sender")
+    exclude = asked.exclude_connection
+    if exclude:
+        exclude = await excluded(services, caller, said.sender_id, exclude)
+    return await services.conversations.broadcast_message(
+        caller.tenant,
+        conversation,
+        _new_message(said, said.id or asked.id or ""),
+        said.sender_id,
+        exclude_user=asked.exclude_user or "",
+        exclude_connection=exclude,
+    )
+
+
+def _new_message(said: MessageBody, ident: str) -> NewMessage:
+    return NewMessage(
+        content=said.content,
+        id=ident,
+        message_type=said.message_type,
+        sender_type=said.sender_type,
+        sender_name=said.sender_name,
+        sender_avatar=said.sender_avatar,
+        is_important=said.is_important,
+        reply_to=said.reply_to,
+        extra=said.extra,
+    )
+
+
+def _acting(caller: Principal, named: str | None) -> str:
+    """Whose doing it is. Raises Forbidden."""
+    if named is None or named == caller.sub:
+        return caller.sub
+    if not caller.may_publish:
+        raise Forbidden("only a backend acts for somebody else", code="publisher-only")
+    return named
 
 
 def _people(conversation: str, found: Participants) -> ParticipantsView:

@@ -7,7 +7,7 @@ does not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from litestar.types import ASGIApp, Message, Receive, Send
@@ -34,19 +34,26 @@ _CREDENTIALS = (b"access-control-allow-credentials", b"true")
 class Edge:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, services: Services, direct: Mapping[str, ASGIApp] | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        services: Services,
+        direct: Mapping[str, ASGIApp] | None = None,
+        find: Callable[[Scope], ASGIApp | None] = lambda scope: None,
+    ) -> None:
         """`direct`: path → handler that is called without going through Litestar's router. They are
         registered there as well (and documented from there); its routing and guards cost as much as the
-        publish.
+        publish. `find`: the same for paths with parameters.
         """
         self._app = app
+        self._find = find
         self._services = services
         self._direct = direct or {}
 
     async def __call__(self, typed_scope: TypedScope, receive: Receive, send: Send) -> None:
         scope = cast(Scope, typed_scope)
         if scope["type"] != "http":
-            direct = self._direct.get(scope["path"]) if scope["type"] == "websocket" else None
+            direct = self._direct_for(scope, scope["path"]) if scope["type"] == "websocket" else None
             sending = _as_denial(send) if scope["type"] == "websocket" else send
             await (direct or self._app)(typed_scope, receive, sending)
             return
@@ -65,11 +72,14 @@ class Edge:
         except DualcastError as error:
             await send_problem(send, error)
             return
-        direct = self._direct.get(path)
+        direct = self._direct_for(scope, path)
         if direct is None:
             await self._app(cast(TypedScope, _adapted(scope, path)), receive, send)
         else:
             await direct(typed_scope, receive, send)
+
+    def _direct_for(self, scope: Scope, path: str) -> ASGIApp | None:
+        return self._direct.get(path) or self._find(scope)
 
     def _cors(self, origin: str) -> list[tuple[bytes, bytes]]:
         """The headers that let a page of `origin` read an answer; [] for a page that may not. Which tenant is

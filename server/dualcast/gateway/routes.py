@@ -27,6 +27,12 @@ from .edge import Edge
 from .grants import change_grant, delete_grant, read_grant, replace_grant
 from .health import Readiness, healthz, metrics, readyz
 from .inbox import ROUTES as INBOX
+from .legacy.conversations import ROUTES as CHAT
+from .legacy.notifications import ROUTES as NOTIFICATIONS
+from .legacy.paths import Paths
+from .legacy.progress import ROUTES as PROGRESS
+from .legacy.rooms import ROUTES as ROOMS
+from .legacy.topics import ROUTES as TOPICS
 from .presence import ROUTES as PRESENCE
 from .problems import exception_handler
 from .publish import publish_routes
@@ -59,6 +65,11 @@ REST: tuple[Any, ...] = (
     *PUSH,
     *PRESENCE,
     *DEVICES,
+    *CHAT,
+    *PROGRESS,
+    *NOTIFICATIONS,
+    *ROOMS,
+    *TOPICS,
     healthz,
     readyz,
     metrics,
@@ -121,5 +132,5 @@ def litestar_app(
     )
     raw = [handler for handler in (*publishing, *extra_handlers) if isinstance(handler, ASGIRouteHandler)]
     direct = {path: handler.fn for handler in raw for path in handler.paths}
-    app.asgi_handler = Edge(app.asgi_handler, services, direct)
+    app.asgi_handler = Edge(app.asgi_handler, services, direct, Paths(extra_handlers).find)
     return app

@@ -4,7 +4,7 @@ Protocols here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from dualcast.bus.port import EventBus
 from dualcast.conversations.service import ConversationService
+from dualcast.dialects.legacy import Facts, LegacySettings, Stats
 from dualcast.identity.authenticator import Authenticated
 from dualcast.identity.credentials import Kind
 from dualcast.identity.tickets import Transport
@@ -129,8 +130,28 @@ class Revocation(Protocol):
         ...
 
 
+class RedisFacts(Protocol):
+    """What operators ask of Redis; `bus.redis.plain.PlainKeys` is one. Raises BusUnavailable."""
+
+    def pool(self) -> Struct:
+        """The shared connection pool, in the keys of contract section 3.9."""
+        ...
+
+    async def server(self) -> Struct:
+        """What Redis says of its clients, in the same keys."""
+        ...
+
+    async def channels(self, pattern: str) -> list[str]:
+        """Channels that have subscribers."""
+        ...
+
+
 def _never() -> bool:
     return False
+
+
+def _no_facts(tenant: str, dialect: str) -> Iterable[Facts]:
+    return ()
 
 
 def _no_origin(origin: str, cookie: bool) -> bool:
@@ -158,6 +179,15 @@ class Services:
     push: PushService = None  # type: ignore[assignment]
     presence: PresenceService = None  # type: ignore[assignment]
     tasks: TaskService = None  # type: ignore[assignment]
+    redis: RedisFacts | None = None
+    """Of the engine's shared pool; None: the engine is not Redis."""
+    legacy: LegacySettings = field(default_factory=LegacySettings)
+    """Settings of the older contracts."""
+    legacy_stats: Callable[[str, str], Awaitable[Stats]] | None = None
+    """(tenant, kind of channel) → live connections of all dialects on all nodes; None: asked of
+    `presence`."""
+    legacy_facts: Callable[[str, str], Iterable[Facts]] = _no_facts
+    """(tenant, dialect) → the live connections of a contract on this node."""
     limits: RateLimits = field(default_factory=RateLimits)
     settings: GatewaySettings = field(default_factory=GatewaySettings)
     origin_allowed: Callable[[str, bool], bool] = _no_origin

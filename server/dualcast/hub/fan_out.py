@@ -29,41 +29,43 @@ def fan_out_run(feed: ChannelFeed, run: Sequence[Entry], sessions: Iterable[Subs
     first, last = run[0].offset, run[-1].offset
     members = feed.sessions
     encoding: Encoding | None = None
-    joined: dict[Encoding, bytes] = {}
+    joined: dict[Encoding, tuple[bytes, int]] = {}
     data = b""
     sent = 0
-    size = len(run)
+    size = 0  # publications of the run that the encoding has a text for
     counters: DeliveryCounters | None = None
     broken: list[Subscriber] = []  # they leave after the loop: leaving changes what is iterated
     for session in sessions:
         if session.gate < first:
             if session.encoding is not encoding:
                 if counters is not None:
-                    _count(counters, run, sent, len(data))
+                    _count(counters, run, size, sent, len(data))
                     sent = 0
                 encoding, counters = session.encoding, session.counters
                 found = joined.get(encoding)
                 if found is None:
-                    frame = encoding.frame
-                    found = joined[encoding] = frame(run[0]) if size == 1 else b"".join(map(frame, run))
-                data = found
+                    found = joined[encoding] = _joined(encoding, run)
+                data, size = found
             session.gate = last
+            if not data:
+                continue
             sent += 1
             try:
                 session.transport.write(data)
             except Exception:  # noqa: BLE001 — one broken connection must not end the others' fan-out
                 broken.append(session)
         elif session.gate != BEHIND and session.gate < last and session in members:
-            rest = [entry for entry in run if entry.offset > session.gate]
-            tail = b"".join(map(session.encoding.frame, rest))
+            tail, some = _joined(session.encoding, [entry for entry in run if entry.offset > session.gate])
             session.gate = last
-            _count(session.counters, rest, 1, len(tail))
+            if not tail:
+                continue
+            _count(session.counters, run, some, 1, len(tail))
             try:
                 session.transport.write(tail)
             except Exception:  # noqa: BLE001 — as above
                 broken.append(session)
     if counters is not None:
-        _count(counters, run, sent, len(data))
+        _count(counters, run, size, sent, len(data))
     for session in broken:
         session.write_failed()
 
@@ -112,12 +114,14 @@ def fan_out_mixed(
                 continue
             if session.encoding is not encoding:
                 if counters is not None:
-                    _count(counters, (entry,), sent, len(frame))
+                    _count(counters, (entry,), 1, sent, len(frame))
                     sent = 0
                 encoding, counters = session.encoding, session.counters
                 frame = encoding.frame(entry)
             if offset:
                 session.gate = offset
+            if not frame:
+                continue
             sent += 1
             out = session.out
             if out is None:
@@ -128,7 +132,7 @@ def fan_out_mixed(
             else:
                 session.out = [out, frame]  # type: ignore[list-item]
         if counters is not None:
-            _count(counters, (entry,), sent, len(frame))
+            _count(counters, (entry,), 1, sent, len(frame))
     joins: dict[tuple[int, ...], bytes] = {}
     for session in dirty:
         out = session.out
@@ -191,21 +195,33 @@ def _write_merged(session: Subscriber, entries: list[Entry]) -> None:
             continue  # by another of its channels
         else:
             passing = entry.publication
-        if audience is None or session.due(audience):
-            frames.append(session.encoding.frame(entry))
+        if (audience is None or session.due(audience)) and (frame := session.encoding.frame(entry)):
+            frames.append(frame)
             sent.append(entry)
     if not frames:
         return
     data = frames[0] if len(frames) == 1 else b"".join(frames)
-    _count(session.counters, sent, 1, len(data))
+    _count(session.counters, sent, len(sent), 1, len(data))
     try:
         session.transport.write(data)
     except Exception:  # noqa: BLE001 — as above
         session.write_failed()
 
 
-def _count(counters: DeliveryCounters, run: Sequence[Entry], sessions: int, size: int) -> None:
+def _joined(encoding: Encoding, run: Sequence[Entry]) -> tuple[bytes, int]:
+    """The bytes of `run`, and how many of its publications have any."""
+    if len(run) == 1:
+        frame = encoding.frame(run[0])
+        return frame, 1 if frame else 0
+    frames = [frame for frame in map(encoding.frame, run) if frame]
+    return b"".join(frames), len(frames)
+
+
+def _count(
+    counters: DeliveryCounters, run: Sequence[Entry], publications: int, sessions: int, size: int
+) -> None:
+    """`publications` of `run` were written to each of `sessions`, in `size` bytes."""
     if sessions:
-        counters.delivered += sessions * len(run)
+        counters.delivered += sessions * publications
         counters.bytes += sessions * size
-        counters.latency(run[-1].publication.time_ms, sessions * len(run))
+        counters.latency(run[-1].publication.time_ms, sessions * publications)

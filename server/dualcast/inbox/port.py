@@ -25,6 +25,10 @@ MAX_SCAN = 1000
 one."""
 
 
+MAX_NUMBERED = 10_000
+"""Newest items of either kind that numbered pages know of."""
+
+
 class InboxSettings(Struct, frozen=True):
     """How much an inbox keeps; the same for what is stored once for the tenant."""
 
@@ -70,6 +74,13 @@ class Found(Struct, frozen=True):
     badge: Badge
 
 
+class Numbered(Struct, frozen=True):
+    """A numbered page, newest first, and how many items there are on all pages."""
+
+    items: tuple[InboxItem, ...]
+    total: int
+
+
 class Marked(Struct, frozen=True):
     """What a change did. Of a change of all, `changed` has the newest `MAX_IDS`; `count` is always exact.
 
@@ -97,6 +108,23 @@ class InboxStore(Protocol):
         kinds: Sequence[str] = (),
     ) -> Found:
         """Items with offset < `before` (0: from the newest); (): of every state, of every kind."""
+        ...
+
+    async def numbered(
+        self,
+        tenant: str,
+        user: str,
+        *,
+        skip: int,
+        limit: int,
+        states: Sequence[State] = (),
+        kinds: Sequence[str] = (),
+    ) -> Numbered:
+        """Items after the first `skip`, and how many there are in all; (): of every state, of every kind.
+
+        For contracts that number their pages. With filters it looks at every item (of either kind, the newest
+        MAX_NUMBERED), so `page` is the better one wherever a cursor will do.
+        """
         ...
 
     async def counts(self, tenant: str, user: str) -> Badge: ...

@@ -15,7 +15,18 @@ from dualcast.bus.storage import Extension, Scripting
 from dualcast.model.channel import key_part
 from dualcast.model.inbox import Badge, State
 
-from .port import MAX_IDS, MAX_SCAN, STATES, Action, Found, InboxItem, InboxSettings, Marked
+from .port import (
+    MAX_IDS,
+    MAX_NUMBERED,
+    MAX_SCAN,
+    STATES,
+    Action,
+    Found,
+    InboxItem,
+    InboxSettings,
+    Marked,
+    Numbered,
+)
 from .states import NUMBER, TARGET
 
 SERVER_CLOCK = """local function clock()
@@ -23,7 +34,7 @@ SERVER_CLOCK = """local function clock()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 """
-_NAMES = ("page", "counts", "change", "withdraw")
+_NAMES = ("page", "numbered", "counts", "change", "withdraw")
 _FIELDS = 6
 _pack = msgspec.msgpack.Encoder().encode
 _badge = msgspec.msgpack.Decoder(Badge).decode
@@ -65,12 +76,22 @@ class RedisInbox:
         numbers = [NUMBER[state] for state in states]
         request = (_part(user), before, limit, numbers, list(kinds), MAX_SCAN)
         reply = await self._scripting.call("inbox_page", tenant, _pack(request), read=True)
-        rows = (reply[at : at + _FIELDS] for at in range(2, len(reply), _FIELDS))
-        items = tuple(
-            InboxItem(ident.decode(), offset, kind.decode(), STATES[state], bool(wide), record)
-            for ident, offset, kind, state, wide, record in rows
-        )
-        return Found(items, reply[1], _badge(reply[0]))
+        return Found(_items(reply[2:]), reply[1], _badge(reply[0]))
+
+    async def numbered(
+        self,
+        tenant: str,
+        user: str,
+        *,
+        skip: int,
+        limit: int,
+        states: Sequence[State] = (),
+        kinds: Sequence[str] = (),
+    ) -> Numbered:
+        numbers = [NUMBER[state] for state in states or STATES]
+        request = (_part(user), skip, limit, numbers, list(kinds), MAX_NUMBERED)
+        reply = await self._scripting.call("inbox_numbered", tenant, _pack(request), read=True)
+        return Numbered(_items(reply[1:]), reply[0])
 
     async def counts(self, tenant: str, user: str) -> Badge:
         reply = await self._scripting.call("inbox_counts", tenant, _pack((_part(user), False)), read=True)
@@ -105,6 +126,14 @@ class RedisInbox:
     async def withdraw(self, tenant: str, ident: str) -> int | None:
         reply = await self._scripting.call("inbox_withdraw", tenant, _pack((ident, _token())))
         return int(reply) or None
+
+
+def _items(values: list[Any]) -> tuple[InboxItem, ...]:
+    rows = (values[at : at + _FIELDS] for at in range(0, len(values), _FIELDS))
+    return tuple(
+        InboxItem(ident.decode(), offset, kind.decode(), STATES[state], bool(wide), record)
+        for ident, offset, kind, state, wide, record in rows
+    )
 
 
 def _part(user: str) -> str:

@@ -13,9 +13,10 @@ from typing import TypeVar
 from dualcast.bus.storage import Database
 from dualcast.model.inbox import Badge, State
 
-from .port import MAX_IDS, MAX_SCAN, STATES, Action, Found, InboxItem, Marked
+from .port import MAX_IDS, MAX_SCAN, STATES, Action, Found, InboxItem, Marked, Numbered
 from .sql_accounts import Account, badge, is_due, load, ready, remember_wide_counts, tidy
 from .sql_change import change_all, change_some
+from .sql_numbered import numbered
 from .states import NO_END, NUMBER
 
 T = TypeVar("T")
@@ -77,6 +78,22 @@ class SqlInbox:
             return Found(tuple(found), 0, badge(db, account))
 
         return await self._read(tenant, user, work)
+
+    async def numbered(
+        self,
+        tenant: str,
+        user: str,
+        *,
+        skip: int,
+        limit: int,
+        states: Sequence[State] = (),
+        kinds: Sequence[str] = (),
+    ) -> Numbered:
+        wanted = frozenset(NUMBER[state] for state in states) or frozenset(range(4))
+        of_kinds = frozenset(kinds)
+        return await self._read(
+            tenant, user, lambda db, account: numbered(db, account, skip, limit, wanted, of_kinds)
+        )
 
     async def counts(self, tenant: str, user: str) -> Badge:
         return await self._read(tenant, user, badge)

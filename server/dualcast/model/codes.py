@@ -53,6 +53,7 @@ RESERVED_TYPES = frozenset(
         "batch",
         "bye",
         "conversation.direct",
+        "conversation.frame",
         "conversation.message",
         "conversation.mobile",
         "conversation.participants",

@@ -12,9 +12,10 @@ from dualcast.model.channel import ALL, check_channel, check_id, user_channel
 from dualcast.model.inbox import DEVICE_KINDS, InboxRider, PushRider
 from dualcast.model.principal import Principal
 from dualcast.model.publication import Audience, Draft
+from dualcast.model.times import to_utc
 from dualcast.model.uuid7 import Uuid7
 
-from .notification import NOTIFICATION, encode_notification
+from .notification import NOTIFICATION, check_extra, encode_notification
 from .payload import Invalid, check_kind, check_line, check_token, check_type, invalid, minify
 from .requests import AudienceRequest, NotificationRequest, PublishRequest, PushPolicy, Request, Target
 from .riders import Aim, inbox_rider, push_rider
@@ -72,9 +73,13 @@ class Drafter:
         ttl_s = request.ttl_s or 0
         expires_ms = time_ms + ttl_s * 1000 if ttl_s else 0
         audience = None if request.audience is None else _audience(request.audience)
+        extra = b""
+        if isinstance(request, NotificationRequest) and bytes(request.extra) != b"{}":
+            extra = minify(request.extra, "$.extra", limit=self._max_data_bytes)
+            check_extra(extra)
         fingerprint = ""
         if key or request.id is not None:
-            fingerprint = _fingerprint(request, channels, data, aim.connection if aim else "")
+            fingerprint = _fingerprint(request, channels, data + extra, aim.connection if aim else "")
         ephemeral = False
         inbox: InboxRider | None = None
         push: PushRider | None = None
@@ -105,7 +110,15 @@ class Drafter:
                     data=data,
                     expires_ms=expires_ms,
                 )
-            data = encode_notification(request, data, ident=ident, time_ms=time_ms, expires_ms=expires_ms)
+            data = encode_notification(
+                request,
+                data,
+                ident=ident,
+                time_ms=time_ms,
+                expires_ms=expires_ms,
+                extra=extra,
+                created_at="" if request.created_at is None else _time(request.created_at, "$.created_at"),
+            )
         else:
             event = check_type(request.type)
             ephemeral = request.ephemeral
@@ -182,7 +195,8 @@ def _key(body: str | None, header: str) -> str:
 def _audience(asked: AudienceRequest) -> Audience:
     for names in (asked.users or (), asked.exclude_users):
         for name in names:
-            check_id(name)
+            if name or names is not asked.exclude_users:  # "": anonymous connections of older contracts
+                check_id(name)
     _check_devices(asked.devices, "$.audience.devices")
     return Audience(
         users=None if asked.users is None else tuple(asked.users),
@@ -203,6 +217,13 @@ def _only_connection(audience: Audience | None, connection: str) -> Audience:
     return msgspec.structs.replace(audience, connections=(connection,))
 
 
+def _time(text: str, path: str) -> str:
+    found = to_utc(text)
+    if found is None:
+        raise invalid(path, "must be a date and time of RFC 3339")
+    return found
+
+
 def _check_devices(kinds: Sequence[str], path: str) -> None:
     for number, kind in enumerate(kinds):
         if kind not in DEVICE_KINDS:
@@ -217,7 +238,7 @@ def _fingerprint(request: Request, channels: tuple[str, ...], data: bytes, conne
     asked = {
         name: getattr(request, name)
         for name in request.__struct_fields__
-        if name not in ("data", "idempotency_key", "to", "channel", "channels")
+        if name not in ("data", "extra", "idempotency_key", "to", "channel", "channels")
     }
     digest = blake2b(digest_size=16)
     digest.update(_canonical((type(request).__name__, channels, connection, asked)))

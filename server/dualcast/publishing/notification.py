@@ -19,6 +19,10 @@ Which dialect takes what:
 | status | status | | |
 | created_at | created_at | created_at | timestamp |
 | expires_at | | expires_at | |
+| extra.rooms, extra.topics | | each key | each key |
+
+`extra` is what a publisher said in one contract's own words beyond the table: it comes back in that contract
+(`dialects.legacy_notification`).
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from msgspec import Raw, Struct
 
 from dualcast.model.times import utc_text
 
-from .payload import NOTIFICATION
+from .payload import NOTIFICATION, invalid
 from .requests import Level, NotificationRequest, Priority
 
 __all__ = ["NOTIFICATION", "Notification", "encode_notification", "utc_text"]
@@ -55,16 +59,42 @@ class Notification(Struct, frozen=True, kw_only=True):
     expires_at: str | None
     data: Raw
     """A JSON object of the publisher's own, `{}` when absent."""
+    extra: Raw | msgspec.UnsetType = msgspec.UNSET
+    """A JSON object with `rooms` and `topics`, each an object; only where a publisher gave it."""
+
+
+class _Extra(Struct, forbid_unknown_fields=True):
+    rooms: dict[str, Raw] = {}
+    topics: dict[str, Raw] = {}
+
+
+_decode_extra = msgspec.json.Decoder(_Extra).decode
 
 
 _encode = msgspec.json.Encoder().encode
 
 
+def check_extra(extra: bytes) -> None:
+    """Raises Invalid unless the minified JSON is an object of nothing but `rooms` and `topics`, both
+    objects."""
+    try:
+        _decode_extra(extra)
+    except msgspec.ValidationError:
+        raise invalid("$.extra", "it holds rooms and topics, each a JSON object") from None
+
+
 def encode_notification(
-    request: NotificationRequest, data: bytes, *, ident: str, time_ms: int, expires_ms: int
+    request: NotificationRequest,
+    data: bytes,
+    *,
+    ident: str,
+    time_ms: int,
+    expires_ms: int,
+    extra: bytes = b"",
+    created_at: str = "",
 ) -> bytes:
-    """The publication data of a checked request. `data`: its minified `data`; times in Unix milliseconds, 0:
-    never.
+    """The publication data of a checked request. `data`, `extra`: its own, minified, b"": none. Times in Unix
+    milliseconds, 0: never. `created_at`: time text in place of `time_ms`.
     """
     return _encode(
         Notification(
@@ -76,8 +106,9 @@ def encode_notification(
             level=request.level,
             source=request.source,
             priority=request.priority,
-            created_at=utc_text(time_ms),
+            created_at=created_at or utc_text(time_ms),
             expires_at=utc_text(expires_ms) if expires_ms else None,
             data=Raw(data),
+            extra=Raw(extra) if extra else msgspec.UNSET,
         )
     )

@@ -73,6 +73,13 @@ class NotificationRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     priority: Priority = "normal"
     data: Raw = Raw(b"{}")
     """A JSON object of the publisher's own."""
+    extra: Raw = Raw(b"{}")
+    """Keys that only one older contract has: a JSON object with `rooms` and `topics`, each an object. Clients
+    of that contract get them beside the others, clients of the rest do not."""
+    created_at: (
+        Annotated[str, Meta(min_length=10, max_length=64, description="RFC 3339; absent: now")] | None
+    ) = None
+    """What clients are shown; without an offset it is taken as UTC."""
     ttl_s: Ttl | None = None
     id: Id | None = None
     """Publication id; a UUIDv7 when absent. Clients drop duplicates by it."""

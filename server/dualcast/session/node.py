@@ -18,6 +18,7 @@ from dualcast.hub.hub import Hub
 from dualcast.telemetry.counters import Counters
 
 from .channel_state import ChannelStates
+from .wheel import Wheel
 
 log = logging.getLogger("dualcast.session")
 
@@ -91,6 +92,8 @@ class Node:
         self.closing: dict[Any, float] = {}
         self.per_address: dict[str, int] = {}
         self.sweep_buckets: list[set[Any]] = [set() for _ in range(settings.sweep_s)]
+        self.wheel = Wheel(self.loop.time())
+        """Clock of legacy sessions; the sweep turns it."""
         self.forged_receipts = 0
         self.grant_changes = 0
         """Grows with every changed grant: whoever waited between being let in and joining asks again."""

@@ -195,7 +195,10 @@ class Session(Connection):
         size, part = 0, []
         limit = self.node.settings.catch_up_write_bytes
         for entry in entries:
-            part.append(frame := self.encoding.frame(entry))
+            frame = self.encoding.frame(entry)
+            if not frame:
+                continue
+            part.append(frame)
             size += len(frame)
             if size >= limit:
                 self._write_part(part, size, entry.offset)

@@ -43,6 +43,7 @@ class Sweep:
                 # The sweep's edge: it looks after everybody else, too.
                 log.exception("the sweep of a session failed")
                 session.write_failed()
+        node.wheel.turn(now)
         if self._tick % len(buckets) == 0:
             node.hub.sweep()
         if node.held and node.hub.available:

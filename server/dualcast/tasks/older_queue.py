@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -55,6 +54,8 @@ class Keys(Protocol):
 
     async def members(self, key: str, most: int) -> list[bytes]: ...
 
+    async def time_us(self) -> int: ...
+
 
 class OlderQueueSettings(Struct, frozen=True, kw_only=True):
     """Whose it is, and bounds."""
@@ -80,8 +81,8 @@ class _Followed:
 
 
 class OlderQueue:
-    """`watched`: whether this node has subscribers of a channel of the tenant. `clock`: Unix seconds. Methods
-    raise BusUnavailable; `run` belongs to the application.
+    """`watched`: whether this node has subscribers of a channel of the tenant. Methods raise BusUnavailable;
+    `run` belongs to the application.
     """
 
     def __init__(
@@ -90,14 +91,11 @@ class OlderQueue:
         announcer: Announcer,
         watched: Callable[[str, str], bool],
         settings: OlderQueueSettings | None = None,
-        *,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._keys = keys
         self._announcer = announcer
         self._watched = watched
         self._settings = settings or OlderQueueSettings()
-        self._clock = clock
         self._followed: dict[str, _Followed] = {}
         self.failed = 0
         """Readings and announcements that failed."""
@@ -221,13 +219,17 @@ class OlderQueue:
             error=text(error) if ended else "",
             created_ms=created_ms,
             started_ms=started_ms or None,
-            updated_ms=max(created_ms, started_ms, completed_ms) or self._now_ms(),
+            updated_ms=max(created_ms, started_ms, completed_ms),
             completed_ms=(completed_ms or None) if ended else None,
-            revision=self._now_ms(),
+            # Below whatever is published of it later (`revision` of ingested progress begins at 1).
+            revision=0,
         )
 
     async def _batch(self, ident: str) -> tuple[Batch, str] | None:
         """A batch, and a fingerprint of its tasks' states."""
+        # Redis's own clock, and before anything is read: of two nodes' readings the later one has the higher
+        # revision, whatever their clocks say.
+        now_us = await self._keys.time_us()
         row = (await self._keys.fields([f"qa:batch:{ident}"], BATCH_FIELDS))[0]
         if row == [None] * len(BATCH_FIELDS):
             return None
@@ -238,7 +240,7 @@ class OlderQueue:
         states = Counter(_state(status) for status, _ in rows)
         counts = Counts(*(states[state] for state in STATES))
         print_ = blake2b(repr((ident, row, tasks, rows)).encode(), digest_size=16).hexdigest()
-        now_ms = self._now_ms()
+        now_ms = now_us // 1000
         declared = number(submitted)
         batch = make_batch(
             BatchFacts(ident, _user(user)),
@@ -247,13 +249,9 @@ class OlderQueue:
             created_ms=time_ms(created),
             updated_ms=now_ms,
             completed_ms=now_ms if counts.ended and counts.ended >= max(declared, counts.joined) else 0,
-            # The older queue counts no revisions; whatever is read later has a higher one.
-            revision=now_ms,
+            revision=now_us,
         )
         return batch, print_
-
-    def _now_ms(self) -> int:
-        return int(self._clock() * 1000)
 
 
 def _shown(batch: Batch) -> tuple[Counts, int]:

@@ -31,15 +31,17 @@ class DeliveryCounters:
         "latency_count",
         "latency_sum_ms",
         "opened",
+        "received",
         "recovered",
         "refused",
         "replaced",
+        "said",
         "stale_closed",
         "violations",
     )
 
     def __init__(self) -> None:
-        for name in self.__slots__:
+        for name in DeliveryCounters.__slots__:
             setattr(self, name, 0)
         self.latency_buckets = [0] * (len(LATENCY_BOUNDS_MS) + 1)
 
@@ -53,6 +55,10 @@ class DeliveryCounters:
     bytes: int
     recovered: int
     """Of `delivered`: from history."""
+    received: int
+    """Texts that clients of legacy sockets sent."""
+    said: int
+    """Texts to clients of legacy sockets that were no publications: answers and heartbeats."""
     conflated: int
     """Superseded by a later publication of the same conflation key while the session was behind."""
     ephemeral_skipped: int
@@ -75,11 +81,32 @@ class DeliveryCounters:
         self.latency_sum_ms += elapsed * deliveries
 
 
+class PartCounters(DeliveryCounters):
+    """Counts of a part of the connections of `whole`, which counts them as well."""
+
+    __slots__ = ("_whole",)
+    _whole: DeliveryCounters | None
+
+    def __init__(self, whole: DeliveryCounters) -> None:
+        object.__setattr__(self, "_whole", None)
+        super().__init__()
+        object.__setattr__(self, "latency_buckets", whole.latency_buckets)
+        object.__setattr__(self, "_whole", whole)
+
+    def __setattr__(self, name: str, value: float) -> None:
+        whole = self._whole
+        if whole is not None:
+            setattr(whole, name, getattr(whole, name) + value - getattr(self, name))
+        object.__setattr__(self, name, value)
+
+
 class Counters:
     """All counters of a node."""
 
     def __init__(self) -> None:
         self.by_label: dict[tuple[str, str], DeliveryCounters] = {}
+        self.parts: dict[tuple[str, str, str], PartCounters] = {}
+        """By tenant label, transport and dialect; all are in `by_label` as well."""
         self._tenants: set[str] = set()
         self.published: dict[str, int] = {}
         """Accepted publications per tenant label."""
@@ -101,6 +128,14 @@ class Counters:
         found = self.by_label.get(key)
         if found is None:
             found = self.by_label[key] = DeliveryCounters()
+        return found
+
+    def part(self, tenant: str, transport: str, dialect: str) -> PartCounters:
+        """The counters of one dialect, whose counts are those of `delivery` too. Dialects are few."""
+        key = (self.label(tenant), transport, dialect)
+        found = self.parts.get(key)
+        if found is None:
+            found = self.parts[key] = PartCounters(self.delivery(tenant, transport))
         return found
 
     def accepted(self, tenant: str, count: int = 1) -> None:

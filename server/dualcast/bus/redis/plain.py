@@ -60,6 +60,12 @@ class PlainKeys:
                 found.append(member)
         return list(dict.fromkeys(found))
 
+    async def time_us(self) -> int:
+        """Redis's clock, Unix microseconds."""
+        async with _reaching():
+            seconds, rest = await self._pool.client.time()
+        return int(seconds) * 1_000_000 + int(rest)
+
     def pool(self) -> PoolFacts:
         """The pool as it is now; does not wait."""
         return self._pool.facts()

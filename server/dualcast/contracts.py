@@ -1,0 +1,53 @@
+"""The older contracts, put together: their sockets and streams, their statistics, and the demo endpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from dualcast.bus.announcing import Announcer
+from dualcast.dialects.legacy import LegacySettings, Stats
+from dualcast.gateway.connect import Delivery
+from dualcast.gateway.legacy.demo import DemoJobs, demo_routes
+from dualcast.gateway.legacy.routes import legacy_routes, make_legacy
+from dualcast.gateway.legacy.services import Legacy, Owner
+from dualcast.session.legacy_registry import Registry
+
+
+class Contracts:
+    """Made in two steps: REST handlers are given the statistics before the sockets, which need the handlers'
+    services, are there."""
+
+    def __init__(self, settings: LegacySettings, dialects: tuple[str, ...]) -> None:
+        self.settings = settings
+        self._dialects = dialects
+        self._legacy: Legacy | None = None
+        self._jobs: DemoJobs | None = None
+
+    async def stats(self, tenant: str, kind: str) -> Stats:
+        """A `Services.legacy_stats`. Raises BusUnavailable."""
+        assert self._legacy is not None
+        return await self._legacy.stats.read(tenant, kind=kind)
+
+    def routes(self, delivery: Delivery, owner: Owner) -> list[Any]:
+        """The handlers of sockets and streams; with `dev` the demo endpoints. Raises ContractUnusable."""
+        settings = self.settings
+        registry = Registry(
+            max_per_user=settings.max_connections_per_user, cut_on_expiry=settings.cut_on_expiry
+        )
+        self._legacy = make_legacy(delivery, registry, settings, tenant=settings.tenant, owner=owner)
+        handlers: list[Any] = [*legacy_routes(self._legacy, self._dialects)]
+        if settings.dev:
+            self._jobs = DemoJobs(Announcer(delivery.services.bus), lambda: int(time.time() * 1000))
+            handlers += demo_routes(self._jobs)
+        return handlers
+
+    def runs(self) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
+        """The background loops, which the composition root owns."""
+        loops: list[Callable[[], Coroutine[Any, Any, Any]]] = []
+        if self._legacy is not None:
+            loops.append(self._legacy.stats.run)
+        if self._jobs is not None:
+            loops.append(self._jobs.run)
+        return loops

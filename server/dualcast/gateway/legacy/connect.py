@@ -1,0 +1,257 @@
+"""From a handshake on a path of a contract to an admitted session (docs/contracts/legacy-wire.md sections 1.1
+to 1.7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from msgspec import json
+
+from dualcast.dialects.legacy import Admission, Endpoint, Facts, Opening, Refusal
+from dualcast.gateway.authentication import client_address
+from dualcast.gateway.body import Scope, header
+from dualcast.gateway.connect import UNKNOWN_EPOCH, query
+from dualcast.hub.encoding import Encoding
+from dualcast.identity.authenticator import Authenticated
+from dualcast.identity.credentials import Kind, MalformedAuthorization, NoCredentials
+from dualcast.model.channel import ALL, check_id, user_channel
+from dualcast.model.cursor import parse_cursor
+from dualcast.model.errors import (
+    BadChannel,
+    BadCursor,
+    BadRequest,
+    BusUnavailable,
+    DualcastError,
+    Forbidden,
+    Unauthorized,
+)
+from dualcast.model.principal import ADMIN, Principal
+from dualcast.presence.devices import KINDS, check_device_id
+from dualcast.session.admission import ConnectionLimit, check_limits
+from dualcast.session.session import FROM_NOW
+from dualcast.session.watching import watched
+from dualcast.transport.legacy import Known, LegacySession, LegacySignals, LegacyState
+
+from .refusals import Refused
+from .services import Legacy
+
+log = structlog.get_logger("dualcast.gateway")
+
+STAGED = frozenset({"/api/ws/notifications", "/api/notifications/stream"})
+"""Each other's twin: the only legacy endpoints the migration stage governs."""
+ANONYMOUS = "anonymous"
+
+
+class Full(Exception):
+    """The dialect has as many connections as it may."""
+
+    def __init__(self, facts: Facts) -> None:
+        super().__init__("full")
+        self.facts = facts
+
+
+class StageRefuses(Exception):
+    """The migration stage has no such transport for this user."""
+
+
+class Door:
+    """Admission to one endpoint."""
+
+    def __init__(
+        self, legacy: Legacy, endpoint: Endpoint, encoding: Encoding, make: Callable[..., LegacySession]
+    ) -> None:
+        self._legacy = legacy
+        self._endpoint = endpoint
+        self._encoding = encoding
+        self._make = make
+        self._signals = LegacySignals(endpoint.dialect, legacy.registry)
+        self._kind: Kind = "websocket" if endpoint.transport == "ws" else "sse"
+
+    async def admit(self, scope: Scope, **rest: Any) -> tuple[LegacySession, str | None]:
+        """The session, not attached yet, and the subprotocol to answer.
+
+        Raises Refused, Full, StageRefuses, DualcastError (limits, bus or keys away).
+        """
+        legacy, endpoint, delivery = self._legacy, self._endpoint, self._legacy.delivery
+        address = client_address(scope)
+        delivery.services.limits.handshake(address)
+        exempt = delivery.services.limits.is_exempt(address)
+        check_limits(delivery.node, address, per_address=0 if exempt else delivery.connections_per_address)
+        facts = self._facts(scope, address)
+        found = await self._caller(scope, facts)
+        principal = found.principal
+        stage = self._stage(principal)
+        facts.tenant, facts.user = principal.tenant, principal.sub
+        facts.admin = principal.is_admin
+        facts.role = ADMIN if principal.is_admin else min(principal.roles, default="")
+        admission = endpoint.admit(facts)
+        if isinstance(admission, Refusal):
+            raise Refused(admission)
+        if (
+            endpoint.max_connections
+            and legacy.registry.dialects[endpoint.dialect] >= endpoint.max_connections
+        ):
+            raise Full(facts)
+        if admission.owner_of:
+            await self._check_owner(principal, admission.owner_of)
+        facts.client_id = admission.client_id
+        facts.device, facts.device_id = admission.device, admission.device_id
+        return await self._session(scope, principal, facts, admission, stage, **rest), found.subprotocol
+
+    def _facts(self, scope: Scope, address: str) -> Facts:
+        facts = Facts(tenant=self._legacy.tenant, user="")
+        facts.address = address
+        facts.now_ms = facts.opened_ms = int(self._legacy.delivery.node.now_s() * 1000)
+        facts.params = {name: str(value) for name, value in (scope.get("path_params") or {}).items()}
+        try:
+            asked = query(scope)
+        except BadChannel:
+            asked = {}
+        facts.query = {name: values[-1] for name, values in asked.items() if name != "token"}
+        return facts
+
+    async def _caller(self, scope: Scope, facts: Facts) -> Authenticated:
+        endpoint, legacy = self._endpoint, self._legacy
+        authenticator = legacy.delivery.services.authenticator
+        try:
+            return await authenticator.authenticate(scope, kind=self._kind, native=False)
+        except NoCredentials:
+            if legacy.settings.dev and endpoint.assumed is not None:
+                user, admin = endpoint.assumed(facts)
+                try:
+                    roles = frozenset({ADMIN} if admin else ())
+                    return Authenticated(Principal(legacy.tenant, check_id(user), roles), "query")
+                except BadChannel:
+                    raise Refused(endpoint.bad) from None
+            if endpoint.anonymous:
+                return Authenticated(Principal(legacy.tenant, ""), "query")
+            raise Refused(endpoint.missing) from None
+        except MalformedAuthorization:
+            raise Refused(endpoint.malformed) from None
+        except (Unauthorized, BadRequest):
+            raise Refused(endpoint.bad) from None
+        except Forbidden:
+            # A page that may not open sockets here.
+            raise Refused(Refusal(reason="Unauthorized", status=403, detail="Forbidden")) from None
+
+    def _stage(self, principal: Principal) -> str:
+        """The user's stage. Raises StageRefuses, Refused (no such tenant)."""
+        delivery = self._legacy.delivery
+        tenant = delivery.tenants.current(principal.tenant)
+        if tenant is None:
+            raise Refused(self._endpoint.bad)
+        decision = tenant.decide(principal.sub, delivery.node.now_s())
+        if self._endpoint.path in STAGED:
+            open_ = decision.websocket if self._endpoint.transport == "ws" else decision.sse
+            if not open_:
+                raise StageRefuses
+        return decision.stage.value
+
+    async def _check_owner(self, principal: Principal, channel: str) -> None:
+        """Raises Refused when there is no such task or batch, or it is somebody else's."""
+        try:
+            owner = await self._legacy.owner(principal.tenant, channel)
+        except BadRequest:
+            owner = None  # not an id
+        if owner is None:
+            raise Refused(self._endpoint.not_found)
+        if principal.is_admin or owner == principal.sub:
+            return
+        if not await self._legacy.delivery.services.access.may_subscribe(principal, channel):
+            raise Refused(self._endpoint.not_found)
+
+    async def _session(
+        self, scope: Scope, principal: Principal, facts: Facts, admission: Admission, stage: str, **rest: Any
+    ) -> LegacySession:
+        legacy, endpoint, node = self._legacy, self._endpoint, self._legacy.delivery.node
+        own = (user_channel(principal.sub),) if principal.sub else ()
+        channels = tuple(dict.fromkeys((*own, *admission.channels))) or (ALL,)
+        epoch, position = self._position(scope)
+        named = admission.stream or endpoint.path + "|" + "|".join(facts.params.values())
+        state = LegacyState(endpoint, facts, Opening(), legacy.registry, stream=named)
+        session = self._make(
+            node,
+            principal,
+            self._encoding,
+            self._signals,
+            channels,
+            epoch=epoch,
+            position=position,
+            address=facts.address,
+            device=admission.device if admission.device in KINDS else "",
+            device_id=_device_id(admission.device_id),
+            stage=stage,
+            legacy=state,
+            **rest,
+        )
+        if not await watched(node, session.channels) and node.hub.available:
+            raise BusUnavailable("the event bus does not answer", retry_after_s=2)
+        await self._open(session, admission, resumed=position != FROM_NOW)
+        if legacy.delivery.services.revocations.is_revoked(principal):
+            raise Refused(endpoint.bad)  # meanwhile: the session was in no index, nobody else would end it
+        session.settle()
+        return session
+
+    def _position(self, scope: Scope) -> tuple[str, int]:
+        """Where a stream goes on. A new one starts live, as it always did."""
+        text = header(scope, b"last-event-id") if self._endpoint.transport == "sse" else ""
+        if not text or not self._legacy.settings.stream_ids:
+            return "", FROM_NOW
+        try:
+            epoch, offset = parse_cursor(text)
+        except BadCursor:
+            return UNKNOWN_EPOCH, 0
+        return epoch, offset
+
+    async def _open(self, session: LegacySession, admission: Admission, *, resumed: bool) -> None:
+        """Reads what the first frames want."""
+        endpoint, facts, services = self._endpoint, session.legacy.facts, self._legacy.delivery.services
+        state: Any = None
+        if "state" in endpoint.wants and admission.state_of:
+            state = await self._read_state(session, admission.state_of, resumed=resumed)
+        unread, total, by_kind = 0, 0, {}
+        if "inbox" in endpoint.wants and facts.user:
+            try:
+                unread = (await services.inbox.counts(facts.tenant, facts.user)).unread
+                by_kind = await services.inbox.unread_by_kind(facts.tenant, facts.user)
+                total = (await services.inbox.page(facts.tenant, facts.user, page_size=1))[1]
+            except DualcastError as error:
+                # Counters are not worth a refusal: clients read the inbox anyway.
+                log.warning("a connection opens without its counters", code=error.code)
+        session.legacy.opening = Opening(
+            state=state, resumed=resumed, unread=unread, total=total, unread_by_kind=by_kind
+        )
+        over = endpoint.ended is not None and resumed and endpoint.ended(session.legacy.opening)
+        if over:
+            # What it missed ends the stream anyway, and may be trimmed: it is told how it ended.
+            session.epoch, session.position = "", FROM_NOW
+            session.settle()
+            session.legacy.opening = Opening(state=state, unread=unread, total=total, unread_by_kind=by_kind)
+
+    async def _read_state(self, session: LegacySession, channel: str, *, resumed: bool) -> Any:
+        """The position is settled first: a change is in the state, or follows it. What is in both is left
+        out of what follows."""
+        node = session.node
+        session.settle()
+        found = (await node.states.read(session.principal.tenant, [channel]))[channel]
+        if found.data is None:
+            return None
+        state = json.decode(found.data)
+        revision = state.get("revision") if isinstance(state, dict) else None
+        if not resumed and isinstance(revision, int):
+            session.legacy.known = Known(channel, revision)
+        return state
+
+
+def _device_id(text: str) -> str:
+    try:
+        return check_device_id(text) if text else ""
+    except BadRequest:
+        return ""
+
+
+def retry_after_s(error: DualcastError) -> float | None:
+    """Of a 503."""
+    return error.retry_after_s or (5.0 if isinstance(error, ConnectionLimit) else None)
