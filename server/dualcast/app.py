@@ -252,7 +252,7 @@ def build(settings: Settings) -> Composition:
             DualcastCollector(
                 counters,
                 bus_stats=bus.stats,
-                gauges=lambda: {**gauges(node), **features.gauges()},
+                gauges=lambda: {**gauges(node), **features.gauges(), **contracts.gauges()},
                 loop_lag=loop_lag,
             )
         ),

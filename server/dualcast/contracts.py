@@ -22,6 +22,9 @@ class Contracts:
     def __init__(self, settings: LegacySettings, dialects: tuple[str, ...]) -> None:
         self.settings = settings
         self._dialects = dialects
+        self._registry = Registry(
+            max_per_user=settings.max_connections_per_user, cut_on_expiry=settings.cut_on_expiry
+        )
         self._legacy: Legacy | None = None
         self._jobs: DemoJobs | None = None
 
@@ -33,15 +36,16 @@ class Contracts:
     def routes(self, delivery: Delivery, owner: Owner) -> list[Any]:
         """The handlers of sockets and streams; with `dev` the demo endpoints. Raises ContractUnusable."""
         settings = self.settings
-        registry = Registry(
-            max_per_user=settings.max_connections_per_user, cut_on_expiry=settings.cut_on_expiry
-        )
-        self._legacy = make_legacy(delivery, registry, settings, tenant=settings.tenant, owner=owner)
+        self._legacy = make_legacy(delivery, self._registry, settings, tenant=settings.tenant, owner=owner)
         handlers: list[Any] = [*legacy_routes(self._legacy, self._dialects)]
         if settings.dev:
             self._jobs = DemoJobs(Announcer(delivery.services.bus), lambda: int(time.time() * 1000))
             handlers += demo_routes(self._jobs)
         return handlers
+
+    def gauges(self) -> dict[str, float]:
+        """Plain numbers for `/metrics`."""
+        return self._registry.gauges()
 
     def runs(self) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
         """The background loops, which the composition root owns."""
