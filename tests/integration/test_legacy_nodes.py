@@ -10,7 +10,7 @@ import pytest
 from dualcast.dialects.legacy import LegacySettings
 from support import legacy_toy as toy
 from support.legacy_node import Closed, legacy_node, refusal, socket, stream
-from support.node import place
+from support.node import place, running_node
 from support.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -162,3 +162,26 @@ async def test_a_socket_that_asks_too_much_is_sent_away() -> None:
             while True:
                 await client.text()
         assert (closed.value.code, closed.value.reason) == (1013, "try again later")
+
+
+@pytest.mark.parametrize("dev", [True, False])
+async def test_the_flag_dev_and_nothing_else_opens_the_old_demo_pages(dev: bool) -> None:
+    async with running_node("memory", server={"dev": dev}) as node:
+        doors = (
+            ("/ws/bob", None, "connection"),
+            ("/api/v1/ws/demo-user", "demo-token", "connection_established"),
+            ("/api/v1/ws/test-user-123", "test-token-456", "connection_established"),
+            ("/api/v1/ws/anybody", "admin", "connection_established"),
+            ("/api/ws/notifications", "test-token-456", "connected"),
+        )
+        for path, token, greeting in doors:
+            if dev:
+                async with await socket(node, path, token=token) as client:
+                    assert json.loads(await client.text())["type"] == greeting
+            else:
+                refused = await refusal(node, path, token=token)
+                assert isinstance(refused, tuple)
+                assert refused[0] in (1008, 4001)
+        headers = {"Authorization": "Bearer admin"}
+        answer = await node.http.get("/api/v1/ws/connections/anybody", headers=headers)
+        assert answer.status_code == (200 if dev else 401)

@@ -136,7 +136,9 @@ async def legacy_node(
             mock.patch.object(composition_root, "socket_route", remembering),
             mock.patch.object(composition_root, "litestar_app", with_contract),
         ):
-            node = await stack.enter_async_context(running_node(engine, detach=detach))
+            node = await stack.enter_async_context(
+                running_node(engine, detach=detach, legacy={"dialects": []})
+            )
         composition = node.composition
         older, plain = None, None
         if isinstance(composition.bus, RedisBus):

@@ -115,10 +115,9 @@ class ConversationsView(Struct, frozen=True):
 
 class BroadcastBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """`message`: one the caller keeps itself, to all but `exclude_user` and `exclude_connection`; its `data`
-    is a message as it is sent, with `sender_id`, and pushed to those without a live connection. `reply`: a
-    consultant's, to all others, pushed to those without a live mobile connection. `mobile`: to mobile
-    connections only, pushed to those without one. `system`: to all or to `targets`, pushed to those without a
-    live connection."""
+    is a message as it is sent, pushed to those without a live connection. `reply`: a consultant's, to all
+    others, pushed to those without a live mobile connection. `mobile`: to mobile connections only, pushed to
+    those without one. `system`: to all or to `targets`, pushed to those without a live connection."""
 
     kind: Literal["message", "reply", "mobile", "system"]
     data: Object

@@ -287,16 +287,15 @@ async def _broadcast_message(
     except ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
         raise invalid("$.data" + path.rstrip("`"), message) from None
-    if said.sender_id is None:
-        raise invalid("$.data.sender_id", "a message names its sender")
+    sender = said.sender_id or caller.sub
     exclude = asked.exclude_connection
     if exclude:
-        exclude = await excluded(services, caller, said.sender_id, exclude)
+        exclude = await excluded(services, caller, sender, exclude)
     return await services.conversations.broadcast_message(
         caller.tenant,
         conversation,
         _new_message(said, said.id or asked.id or ""),
-        said.sender_id,
+        sender,
         exclude_user=asked.exclude_user or "",
         exclude_connection=exclude,
     )

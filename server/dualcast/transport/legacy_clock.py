@@ -124,7 +124,7 @@ class Clock:
             # Anybody's contract.
             log.exception("the heartbeat of %s failed", endpoint.path)
             return
-        session.send(text)
+        session.send(text or None)
 
     def _look(self, now: float) -> None:
         """Reads off the rings what was written since the last look."""
