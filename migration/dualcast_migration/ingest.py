@@ -3,7 +3,8 @@
 Every node hears every message and appends it, under a key that all of them make alike: the payload's `id`, or
 its hash and which occurrence of it that was (`lua/sight.lua`). The first append counts, the others are
 duplicates. So no node waits for another, whoever dies loses nothing that another heard, and the order is that
-of the channel. Redis's pub/sub promises no more: what is published while no node is subscribed is lost.
+of the channel (but for frames to one connection, which only the node that has it takes in, at its own pace).
+Redis's pub/sub promises no more: what is published while no node is subscribed is lost.
 
 Everything is appended to the bus behind the copies, so what came in never goes out again; what dualcast said
 itself is known by its `instance_id` or by a mark set together with it.
@@ -23,12 +24,12 @@ from msgspec import Struct
 
 from dualcast.bus.port import EventBus
 from dualcast.model.errors import BusUnavailable, DualcastError
-from dualcast.model.inbox import InboxRider
 from dualcast.model.publication import Audience, Draft
 from dualcast.tasks.errors import UnknownTask
 from dualcast.tasks.rules import Report
 
 from .legacy_redis import Hearing, OlderRedis, Sight, Sighting, mark
+from .older_drafts import frame_draft, notification_draft, task_draft
 from .older_presence import OlderPresence
 from .older_shapes import (
     Broadcast,
@@ -37,17 +38,10 @@ from .older_shapes import (
     Presence,
     Progress,
     Unreadable,
-    frame,
-    notification_data,
     read,
-    task_data,
 )
 
 _log = logging.getLogger(__name__)
-FRAME = "conversation.frame"
-"""Event type of a frame of the contract `conversations` that is complete already: its data."""
-PASSING = frozenset({"typing_status", "read_status", "presence_update"})
-"""Frames that are of no use later."""
 AT_ONCE = 256
 QUIET_S = 1.0
 """After a log line about an unreadable message."""
@@ -255,7 +249,7 @@ class Ingest:
             if not sight.place:
                 own += 1
             elif isinstance(said, Notification):
-                drafts.append(self._notification(said, key))
+                drafts.append(notification_draft(said, self._tenant, key, self._now_ms()))
             elif isinstance(said, Broadcast):
                 drafts += self._broadcast(said, key)
             elif isinstance(said, Progress):
@@ -278,22 +272,6 @@ class Ingest:
 
     # ── each kind ──
 
-    def _notification(self, said: Notification, key: str) -> Draft:
-        now_ms = self._now_ms()
-        ident = said.id or f"older-{key}"
-        data, kind = notification_data(said, ident, now_ms)
-        return Draft(
-            tenant=self._tenant,
-            channels=("user:" + said.user,),
-            id=ident,
-            type="notification",
-            data=data,
-            time_ms=now_ms,
-            # Two users' notifications may have one id; one user's are the same.
-            dedupe_key="older-" + (mark("user:" + said.user, said.id.encode()) if said.id else key),
-            inbox=InboxRider((said.user,), False, kind),
-        )
-
     def _broadcast(self, said: Broadcast, key: str) -> list[Draft]:
         user, audience = said.user, None
         if said.connection:
@@ -304,25 +282,11 @@ class Ingest:
             user, audience = found[0], Audience(connections=(found[1],))
         elif said.device:
             audience = Audience(devices=(said.device,))
-        now_ms = self._now_ms()
         try:
-            name, data = frame(said, now_ms)
+            return [frame_draft(said, self._tenant, key, self._now_ms(), user, audience)]
         except Unreadable as error:
             self._unreadable(b"ws:broadcast", str(error))
             return []
-        return [
-            Draft(
-                tenant=self._tenant,
-                channels=("user:" + user,),
-                id=f"older-{key}",
-                type=FRAME,
-                data=data,
-                time_ms=now_ms,
-                audience=audience,
-                ephemeral=name in PASSING,
-                dedupe_key="older-" + key,
-            )
-        ]
 
     async def _report(self, reports: Sequence[tuple[Progress, Sight, str]]) -> None:
         """The messages about one task, in order. Of a registered one they are reports, of one in the older
@@ -355,22 +319,7 @@ class Ingest:
         if not owner:
             self.unknown += 1
             return
-        now_ms = self._now_ms()
-        await self._append(
-            [
-                Draft(
-                    tenant=self._tenant,
-                    channels=("task:" + said.task,),
-                    id=f"older-{key}",
-                    type="task",
-                    data=task_data(said, owner, sight.sequence, now_ms),
-                    time_ms=now_ms,
-                    conflation_key="task:" + said.task,
-                    terminal=said.state != "processing",
-                    dedupe_key="older-" + key,
-                )
-            ]
-        )
+        await self._append([task_draft(said, self._tenant, key, self._now_ms(), owner, sight.sequence)])
 
     async def _present(self, said: Sequence[Presence]) -> None:
         for one in said:

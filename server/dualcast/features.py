@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dualcast.bus.announcing import Announcer
+from dualcast.bus.redis.listening import Listening
 from dualcast.conversations.service import ConversationService
+from dualcast.dialects.conversations import Frames
 from dualcast.inbox.service import InboxService
 from dualcast.mapping import (
     conversation_settings,
@@ -15,8 +17,10 @@ from dualcast.mapping import (
     presence_settings,
     push_provider_settings,
     push_settings,
+    redis_settings,
     task_settings,
 )
+from dualcast.presence.announcing import Announcements
 from dualcast.presence.service import PresenceService
 from dualcast.presence.tracker import Tracker
 from dualcast.push.port import Provider
@@ -31,6 +35,8 @@ from dualcast.tasks.older_queue import OlderQueue
 from dualcast.tasks.service import TaskService
 from dualcast.telemetry.counters import Counters
 from dualcast.tenancy.grants import Grants
+from dualcast_migration.legacy_redis import CHANNELS, PATTERNS
+from dualcast_migration.older_backends import OlderBackends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +52,14 @@ class Features:
     tasks: TaskService
     known: KnownTasks
     older: OlderQueue | None
+    backends: OlderBackends | None
     conversations: ConversationService
 
     def runs(self) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
         """The background loops, which the composition root owns."""
+        loops: list[Callable[[], Coroutine[Any, Any, Any]]]
         loops = [self.tracker.run, self.worker.run, self.tasks.run]
-        return [*loops, self.older.run] if self.older is not None else [*loops]
+        return loops + [older.run for older in (self.older, self.backends) if older is not None]
 
     async def check(self) -> None:
         """Raises ProviderUnusable: the server must not start."""
@@ -66,7 +74,8 @@ class Features:
         """Plain numbers for `/metrics`."""
         tasks = {f"task_{name}": float(value) for name, value in self.tasks.stats().items()}
         inbox = {"inbox_unannounced": float(self.inbox.unannounced)}
-        return {**self.tracker.gauges(), **self.worker.gauges(), **tasks, **inbox}
+        older = self.backends.gauges() if self.backends is not None else {}
+        return {**self.tracker.gauges(), **self.worker.gauges(), **tasks, **inbox, **older}
 
 
 def older_queue(settings: Settings, stores: Stores, node: Node, announcer: Announcer) -> OlderQueue | None:
@@ -80,6 +89,33 @@ def older_queue(settings: Settings, stores: Stores, node: Node, announcer: Annou
         return feed is not None and bool(feed.sessions)
 
     return OlderQueue(stores.redis, announcer, watched, older_queue_settings(settings))
+
+
+def older_backends(
+    settings: Settings,
+    stores: Stores,
+    node: Node,
+    grants: Grants,
+    presence: PresenceService,
+    queue: OlderQueue | None,
+) -> OlderBackends | None:
+    """What hears older backends and speaks to them, over one Redis connection more. What came in from them is
+    published behind the copies, so that it does not go back."""
+    older = stores.older
+    if older is None or queue is None:
+        return None
+    behind = Announcer(older.behind)
+    older.connect(
+        node=node.id,
+        hearing=Listening(redis_settings(settings), channels=CHANNELS, patterns=PATTERNS),
+        tasks=TaskService(stores.tasks, behind, grants, task_settings(settings)),
+        owner=queue.owner,
+        store=stores.presence,
+        presence=presence,
+        announcements=Announcements(behind, presence_settings(settings)),
+        frame=Frames(),
+    )
+    return older
 
 
 def build_features(
@@ -98,6 +134,9 @@ def build_features(
     )
     older = older_queue(settings, stores, node, announcer)
     known = KnownTasks(tasks, older)
+    backends = older_backends(settings, stores, node, grants, presence, older)
+    if backends is not None:
+        tracker.told = backends.told
     node.presence = tracker
     node.states.sources.update(presence=presence.state, task=known.state, batch=known.state)
     return Features(
@@ -110,6 +149,7 @@ def build_features(
         tasks=tasks,
         known=known,
         older=older,
+        backends=backends,
         conversations=ConversationService(
             stores.conversations,
             announcer,

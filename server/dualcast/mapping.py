@@ -27,6 +27,7 @@ from dualcast.tasks.port import TaskSettings
 from dualcast.tenancy.model import Tenant, TenantSettings
 from dualcast.tenancy.seeds import load_tenants
 from dualcast.transport.options import TransportSettings
+from dualcast_migration.older_backends import OlderSettings
 from dualcast_migration.policy import StageRecord
 from dualcast_migration.stage import Stage
 
@@ -110,6 +111,11 @@ def older_queue_settings(settings: Settings) -> OlderQueueSettings:
     return OlderQueueSettings(
         tenant=settings.tenancy.legacy_tenant, batch_poll_s=settings.legacy.batch_poll_s
     )
+
+
+def older_settings(settings: Settings) -> OlderSettings:
+    """How this server lives next to older backends."""
+    return OlderSettings(tenant=settings.tenancy.legacy_tenant, mirror=settings.legacy.mirror)
 
 
 def conversation_settings(settings: Settings) -> ConversationSettings:

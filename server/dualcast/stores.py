@@ -27,6 +27,7 @@ from dualcast.inbox.sql_rider import inbox_part
 from dualcast.mapping import (
     conversation_settings,
     inbox_settings,
+    older_settings,
     push_settings,
     redis_settings,
     task_settings,
@@ -52,6 +53,8 @@ from dualcast.tasks.redis import RedisTasks
 from dualcast.tasks.redis import extension as task_extension
 from dualcast.tasks.sql import SqlTasks
 from dualcast.tasks.sql_rows import PART as TASK_PART
+from dualcast_migration.legacy_redis import extension as older_extension
+from dualcast_migration.older_backends import OlderBackends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,10 +70,12 @@ class Stores:
     conversations: ConversationStore
     redis: PlainKeys | None = None
     """What else is read in Redis; None on other engines."""
+    older: OlderBackends | None = None
+    """Where older backends may be: on Redis, unless it is switched off."""
 
 
 def open_stores(settings: Settings) -> Stores:
-    """The stores of the configured engine."""
+    """The stores of the configured engine; next to older backends with the bus that copies to them."""
     bus = settings.bus
     retention = Retention(entries=bus.history_entries, seconds=bus.history_s, idempotency_s=bus.idempotency_s)
     if settings.engine == "redis":
@@ -123,10 +128,13 @@ def _on_redis(settings: Settings, retention: Retention) -> Stores:
             presence_extension(),
             task_extension(),
             conversation_extension(),
+            older_extension(),
         ),
     )
+    older = OlderBackends(bus, bus, older_settings(settings)) if settings.legacy.redis else None
     return Stores(
-        bus=bus,
+        bus=bus if older is None else older.bus,
+        older=older,
         state=RedisState(bus.pool.client, prefix=settings.redis.key_prefix),
         inbox=RedisInbox(bus),
         presence=RedisPresence(bus),

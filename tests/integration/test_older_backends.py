@@ -204,7 +204,7 @@ async def test_r45_a_killed_node_doubles_and_loses_nothing(redis: RedisServer) -
 
 
 @pytest.mark.covers("R2", "R3")
-async def test_r3_redis_goes_away_and_comes_back(redis: RedisServer) -> None:
+async def test_r3_the_older_names_are_heard_again_after_an_outage(redis: RedisServer) -> None:
     async with nodes(redis, 2) as cluster:
         one, two = cluster
         socket = await open_socket(one.port, one.token("alice"))

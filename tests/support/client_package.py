@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[2] / "clients/python"
-sys.path.insert(0, str(FOLDER / "src"))
-
-import dualcast_client as package  # noqa: E402
-from dualcast_client import (  # noqa: E402
+import dualcast_client as package
+from dualcast_client import (
     bodies,
     calls,
     conversations,
@@ -26,6 +22,8 @@ from dualcast_client import (  # noqa: E402
     shapes,
     topics,
 )
+
+FOLDER = Path(__file__).parents[2] / "clients/python"
 
 __all__ = [
     "FOLDER",

@@ -14,6 +14,7 @@ from support.server_process import ServerProcess
 
 SHOTS = os.environ.get("DUALCAST_TEST_SHOTS", "")
 STREAM = "streams"
+WIDE, NARROW = (1100, 900), (390, 844)
 _KEYS = {"Enter": 13, "ArrowRight": 39, "End": 35}
 
 
@@ -116,8 +117,7 @@ class ContractPage:
         )
 
     async def shot(self, name: str) -> None:
-        if SHOTS:
-            await self.browser.picture(Path(SHOTS, name))
+        await picture(self.browser, name)
 
     def quiet(self) -> None:
         """Nobody complained."""
@@ -136,3 +136,9 @@ class ContractPage:
         text = {"text": "\r"} if name == "Enter" else {}
         await self.browser.call("Input.dispatchKeyEvent", type="keyDown", **fields, **text)
         await self.browser.call("Input.dispatchKeyEvent", type="keyUp", **fields)
+
+
+async def picture(browser: Chromium, name: str) -> None:
+    """Keeps a picture, if pictures are kept."""
+    if SHOTS:
+        await browser.picture(Path(SHOTS, name))

@@ -211,14 +211,13 @@ async def older_node(
         made.append((older, stores, settings))
         return replace(stores, bus=older.bus)
 
-    original = stores_module.conversation_extension
-
-    def extended() -> Extension:
-        return Extension(scripts={**original().scripts, **extension().scripts})
+    def bus(*given: Any, extensions: Sequence[Extension] = (), **named: Any) -> RedisBus:
+        known = any("older-say" in one.scripts for one in extensions)
+        return RedisBus(*given, extensions=(*extensions, *(() if known else (extension(),))), **named)
 
     with contextlib.ExitStack() as patches:
         patches.enter_context(mock.patch.object(composition_root, "open_stores", opened))
-        patches.enter_context(mock.patch.object(stores_module, "conversation_extension", extended))
+        patches.enter_context(mock.patch.object(stores_module, "RedisBus", bus))
         running = (
             legacy_node(where, dialects=dialects, **overrides)
             if dialects

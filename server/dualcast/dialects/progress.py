@@ -113,7 +113,7 @@ def admit(facts: Facts) -> Admission | Refusal:
             channels.append(check_channel(client_channel(client)))
     except BadChannel:
         return FOREIGN
-    return Admission(channels=tuple(dict.fromkeys(channels)))
+    return Admission(channels=tuple(dict.fromkeys(channels)), client_id=client)
 
 
 def assumed(facts: Facts) -> tuple[str, bool]:

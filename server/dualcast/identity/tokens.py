@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from binascii import a2b_base64, b2a_base64
+from binascii import a2b_base64
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -67,8 +67,15 @@ class _Verified(Struct, frozen=True):
     endpoint_revision: int
 
 
-_TO_BASE64 = str.maketrans("-_", "+/")
-_FROM_BASE64 = str.maketrans("+/", "-_")
+_TO_BASE64 = bytes.maketrans(b"-_", b"+/")
+_PADDING = (b"", b"===", b"==", b"=")
+_CANONICAL_ENDS: tuple[frozenset[int], ...] = (
+    frozenset(range(256)),
+    frozenset(),
+    frozenset(b"AQgw"),
+    frozenset(b"AEIMQUYcgkosw048"),
+)
+"""By the length modulo 4: the last letters that leave the spare bits zero."""
 _header_decoder = msgspec.json.Decoder(_Header)
 _claims_decoder = msgspec.json.Decoder(dict[str, Any])
 
@@ -200,7 +207,8 @@ class TokenVerifier:
         """
         if len(token) > self._settings.max_token_bytes or not _COMPACT.match(token):
             raise bad_token()
-        first, second, third = token.split(".")
+        raw = token.encode()
+        first, second, third = raw.split(b".")
         try:
             header = _header_decoder.decode(_unbase64(first))
             claims = _claims_decoder.decode(_unbase64(second))
@@ -211,7 +219,6 @@ class TokenVerifier:
             raise bad_token()
         if header.crit is not msgspec.UNSET or header.b64 is not msgspec.UNSET:
             raise bad_token()  # RFC 7515 section 4.1.11: we understand no critical extension
-        raw = token.encode()
         digest = hashlib.sha256(raw).digest()
         return _Unverified(raw[: raw.rindex(b".")], signature, digest, header.alg, header.kid, claims)
 
@@ -261,13 +268,13 @@ def _judge(
         return "expired" if refusal.code == "token-expired" else "bad"
 
 
-def _unbase64(text: str) -> bytes:
+def _unbase64(text: bytes) -> bytes:
     """Base64url without padding (RFC 7515 section 2); `text` has only letters of that alphabet.
 
     Raises ValueError unless it is the one spelling of its value: spare bits must be zero, else a token with a
     revoked digest could be respelt.
     """
-    raw = a2b_base64(text.translate(_TO_BASE64) + "=" * (-len(text) % 4))
-    if text[-1] != b2a_base64(raw, newline=False).rstrip(b"=").decode()[-1].translate(_FROM_BASE64):
+    over = len(text) % 4
+    if text[-1] not in _CANONICAL_ENDS[over]:
         raise ValueError("not canonical")
-    return raw
+    return a2b_base64(text.translate(_TO_BASE64) + _PADDING[over])

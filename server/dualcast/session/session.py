@@ -174,9 +174,11 @@ class Session(Connection):
             seen = max(seen, start)
         if position > seen and not self.checked:
             return False
-        pending = merge(channel.after(position) for channel in self.channels)
-        if pending and not self.write_entries(pending, pending[-1].offset):
-            return True
+        behind = [feed for feed in self.channels if feed.ring and feed.ring[-1].offset > position]
+        if behind:
+            pending = merge(channel.after(position) for channel in behind)
+            if not self.write_entries(pending, pending[-1].offset):
+                return True
         self.gate = self.position
         self.turn += 1  # a page that is being read for it must not be written any more
         if self.away and self.node.hub.available:
@@ -239,7 +241,10 @@ class Session(Connection):
             return False
         if audience.connections and self.id not in audience.connections:
             return False
-        return principal.sub not in audience.exclude_users and self.id not in audience.exclude_connections
+        left_out = audience.exclude_connections
+        if left_out and (self.id in left_out or self.instance in left_out):
+            return False  # by our id, or by the one its client chose
+        return principal.sub not in audience.exclude_users
 
     # ── what the hub says ──
 

@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from dualcast.transport import inbound
-from dualcast.transport.detach import EXTENSION, DetachUnavailable, Session
+from dualcast.transport.detach import EXTENSION, HOLD, DetachUnavailable, Session
 from dualcast.transport.unframe import Message, unframe_sse, unframe_websocket
 
 Scope = Any
@@ -46,6 +46,9 @@ async def respond_sse(
     the connection: at once if it was detached, else after `connection_lost`. Returns False if it never did (a
     HEAD request, answered without body).
     """
+    hold = (scope.get("extensions") or {}).get(HOLD)
+    if hold is not None and scope["method"] != "HEAD":
+        hold()
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     if scope["method"] == "HEAD":
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -15,6 +15,11 @@ from typing import Any, Final, Protocol
 from dualcast.model.errors import DualcastError
 
 EXTENSION: Final = "dualcast.detach"
+HOLD: Final = "dualcast.hold"
+"""Scope extension of HTTP requests: a callable that takes nothing. What the application then sends in this
+turn of the loop, the head of its response, waits for the detach, which leaves it to the session (`prelude`);
+without one it is written in the next turn.
+"""
 DEFLATE: Final = "dualcast.deflate"
 """Scope extension: the `Sec-WebSocket-Extensions` value (bytes) the application may send in its accept
 headers to switch compression on.
@@ -77,6 +82,14 @@ class _DeadTransport(asyncio.Transport):
 
 
 DEAD: Final = _DeadTransport()
+
+
+def leave_prelude(transport: asyncio.Transport, session: Session, prelude: bytes) -> None:
+    """Leaves the rest of the handshake to the session if it takes one, else writes it."""
+    if hasattr(session, "prelude"):
+        session.prelude = prelude
+    elif prelude:
+        transport.write(prelude)
 
 
 def hand_over(

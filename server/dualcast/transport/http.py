@@ -24,8 +24,17 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from dualcast.transport import handshake
-from dualcast.transport.detach import DEAD, EXTENSION, DetachUnavailable, Session, hand_over
+from dualcast.transport.detach import (
+    DEAD,
+    EXTENSION,
+    HOLD,
+    DetachUnavailable,
+    Session,
+    hand_over,
+    leave_prelude,
+)
 from dualcast.transport.edge import Connections, Edge
+from dualcast.transport.held import Held
 from dualcast.transport.options import TransportSettings
 from dualcast.transport.upgrade import Upgrade
 
@@ -209,7 +218,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self.stage = HEADERS
         scope: Any = self.scope  # uvicorn's type knows only extensions that are dicts
-        scope["extensions"] = {EXTENSION: self.detach}
+        scope["extensions"] = {EXTENSION: self.detach, HOLD: self.hold}
 
     def on_headers_complete(self) -> None:
         settings = self.edge.settings
@@ -310,6 +319,20 @@ class HttpProtocol(HttpToolsProtocol):
 
     # ── detach ─────────
 
+    def hold(self) -> None:
+        """Keeps the head of the response back (see `transport.detach.HOLD`)."""
+        cycle: Any = self.cycle
+        if cycle is None or self.pipeline or cycle.response_started or cycle.transport is not self.transport:
+            return
+        cycle.transport = held = Held(self.transport)
+
+        def release() -> None:
+            if cycle.transport is held:
+                cycle.transport = held.transport
+                held.flush()
+
+        asyncio.get_running_loop().call_soon(release)
+
     def detach(self, session: Session) -> None:
         """Hands the socket of a running response to `session` (see `transport.detach`). Called from the
         request's task after `http.response.start` without content-length; from then on chunk framing (RFC
@@ -347,8 +370,12 @@ class HttpProtocol(HttpToolsProtocol):
         cycle.disconnected = True  # uvicorn adds no end of response; its task ends silently
         cycle.message_event.set()
         cycle.scope["extensions"].pop(EXTENSION, None)
+        cycle.scope["extensions"].pop(HOLD, None)
+        held: Any = cycle.transport
+        head = held.take() if isinstance(held, Held) else b""
         cycle.transport = self.transport = DEAD
         self.flow.resume_writing()  # a send of another task waiting for this
         self.flow = None  # type: ignore[assignment]
         self._cut()
+        leave_prelude(transport, session, head)
         hand_over(transport, session, connections, paused=paused, initial=b"")

@@ -17,7 +17,15 @@ from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.server import ServerState
 
 from dualcast.transport import frames, handshake, inbound
-from dualcast.transport.detach import DEAD, DEFLATE, EXTENSION, DetachUnavailable, Session, hand_over
+from dualcast.transport.detach import (
+    DEAD,
+    DEFLATE,
+    EXTENSION,
+    DetachUnavailable,
+    Session,
+    hand_over,
+    leave_prelude,
+)
 from dualcast.transport.edge import Connections, Edge
 
 logger = logging.getLogger("dualcast.transport")
@@ -346,10 +354,7 @@ class Upgrade(asyncio.Protocol):
         self.writable.set()
         early, self.early = b"".join(self.early), []
         switching, self.switching = self.switching, b""
-        if hasattr(session, "prelude"):
-            session.prelude = switching
-        elif switching:
-            transport.write(switching)
+        leave_prelude(transport, session, switching)
         hand_over(transport, session, connections, paused=paused, initial=early)
 
 
