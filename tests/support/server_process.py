@@ -45,16 +45,23 @@ def steady_port() -> int:
         return port
 
 
-def token(sub: str, *, roles: Sequence[str] = (), channels: Sequence[str] = (), life_s: int = 3600) -> str:
+def token(
+    sub: str,
+    *,
+    roles: Sequence[str] = (),
+    channels: Sequence[str] = (),
+    life_s: int = 3600,
+    secret: str = SECRET,
+) -> str:
     """A token the servers of this module accept."""
     now = int(time.time())
     claims = {"sub": sub, "roles": list(roles), "channels": list(channels), "iat": now, "exp": now + life_s}
-    return jwt.encode(claims, SECRET, algorithm="HS256")
+    return jwt.encode(claims, secret, algorithm="HS256")
 
 
 class ServerProcess:
     """One server. `settings` are dotted names (`delivery.lag_limit_s`); the number of connections per user is
-    not limited unless they say so. `engine` redis wants `redis_url`.
+    not limited unless they say so. `engine` redis wants `redis_url`. `environ`: more names, as they are.
     """
 
     def __init__(
@@ -66,6 +73,7 @@ class ServerProcess:
         port: int = 0,
         dev: bool = False,
         settings: Mapping[str, object] | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.port = port or steady_port()
         self.host = "127.0.0.1"
@@ -82,6 +90,7 @@ class ServerProcess:
             "PYTHONUNBUFFERED": "1",
             **{"DUALCAST_" + name.upper().replace(".", "__"): str(value) for name, value in given.items()},
             **({} if dev else {"DUALCAST_JWT_SECRET": SECRET}),
+            **(environ or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
 
