@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.checklist import covered, requirements
+from support.checklist import covered, requirements, uncovered
 
 ROOT = Path(__file__).parents[2]
 MAX_LINES = 400
@@ -176,6 +176,10 @@ def test_covered_requirements_exist() -> None:
     known = requirements()
     assert len(known) > 400
     assert sorted(covered() - known.keys()) == []
+
+
+def test_every_requirement_of_server_and_tests_is_covered() -> None:
+    assert uncovered("server", "test", "regression") == []
 
 
 def test_what_ci_runs_is_what_the_readme_says() -> None:
