@@ -172,13 +172,13 @@ class Services:
     revocations: Revocation
     counters: Counters
     directory: ConnectionDirectory
+    inbox: InboxService
+    conversations: ConversationService
+    push: PushService
+    presence: PresenceService
+    tasks: TaskService
     metrics: Callable[[], bytes]
     """The Prometheus text of this node."""
-    inbox: InboxService = None  # type: ignore[assignment]
-    conversations: ConversationService = None  # type: ignore[assignment]
-    push: PushService = None  # type: ignore[assignment]
-    presence: PresenceService = None  # type: ignore[assignment]
-    tasks: TaskService = None  # type: ignore[assignment]
     redis: RedisFacts | None = None
     """Of the engine's shared pool; None: the engine is not Redis."""
     legacy: LegacySettings = field(default_factory=LegacySettings)
