@@ -38,7 +38,7 @@ async def start_all(site: Site, user: str) -> list[str]:
     names = []
     for place, kind in enumerate((*NOTIFIED, "chat")):
         names.append(f"{user}_{kind}")
-        more = {"room": "news", "device": "desktop", "connection": f"c-{user}"}
+        more: dict[str, Any] = {"room": "news", "device": "desktop", "connection": f"c-{user}"}
         await site.start(names[-1], kind, place % 2, user=user, **more)
     names.append(f"{user}_progress")
     await site.start(names[-1], "progress", 0, user=user, mark=f"/ws/{user}", client=user)
