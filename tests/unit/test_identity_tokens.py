@@ -157,7 +157,7 @@ BAD_CLAIMS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("changed", BAD_CLAIMS, ids=lambda changed: str(changed)[:40])
+@pytest.mark.parametrize("changed", BAD_CLAIMS, ids=range(len(BAD_CLAIMS)))
 async def test_bad_claims(changed: dict[str, Any]) -> None:
     assert (await refused(tokens.token(**changed))).code == "unauthorized"
 
