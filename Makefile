@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python -P
 STAMP := $(VENV)/.installed
 ARGS ?=
+# Tests mostly wait for servers they started; files run in two processes at a time.
+WORKERS ?= 2
 
 .PHONY: help run test check format bench lock clean
 .PHONY: test-packages bench-packages
@@ -21,7 +23,7 @@ run: $(STAMP) ## Start the server on port 8000 with a demo tenant; data under ./
 	@exec $(BIN)/dualcast serve --dev --data-dir data $(ARGS)
 
 test: check test-packages ## Run `check` and every test; ARGS="-k name" passes options to pytest
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: $(STAMP) ## Check format, lint, types and the import rules of the rooms
 	$(BIN)/ruff format --check --no-cache .
