@@ -188,3 +188,16 @@ async def test_a_tenant_may_set_its_own_limit_per_user(detach: bool, transport: 
         assert first.history[-1].body["reason"] == "replaced"
         await first.close()
         await second.close()
+
+
+async def test_presence_channels_of_one_connection_are_few() -> None:
+    """Each join and leave of one is a publication: a client that toggles many would flood its tenant."""
+    async with running_node("memory") as node:
+        token = node.token(channels=["presence:*"])
+        many = [f"presence:{number}" for number in range(17)]
+        async with await open_client("ws", node.port, token, channels=many) as refused:
+            ended = await refused.end()
+            assert (ended.code, ended.reason) == (4000, "too-many-channels")
+        async with await open_client("ws", node.port, token, channels=many[:16]) as client:
+            assert len((await client.welcome()).body["channels"]) == 18
+            assert (await client.ask("subscribe", channels=many[16:])).body["code"] == "too-many-channels"

@@ -65,6 +65,7 @@ def endpoints(settings: LegacySettings) -> Sequence[Endpoint]:
             admit=admit,
             first=connected,
             encode=Frames(),
+            everywhere=True,  # presence is announced on one channel each
             decode=decode,
             missing=Refusal(code=4001, reason="Authentication required"),
             malformed=bad,

@@ -237,6 +237,9 @@ class Endpoint:
     admit: Callable[[Facts], Admission | Refusal]
     """Called with a verified caller (or, with `anonymous`, without one)."""
     encode: Encode
+    everywhere: bool = False
+    """`encode` does not look at the channel: what is published to many channels has the same text on each,
+    and is encoded once."""
     first: Callable[[Facts, Opening], Sequence[bytes]] = _nothing
     """Frames right after the connection is open."""
     wants: frozenset[str] = frozenset()

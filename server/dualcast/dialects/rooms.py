@@ -60,6 +60,7 @@ def endpoints(settings: LegacySettings) -> Sequence[Endpoint]:
             transport="ws",
             admit=admit,
             encode=encode,
+            everywhere=True,
             first=first,
             wants=frozenset({"inbox"}),
             decode=decode,

@@ -18,12 +18,11 @@ from dualcast.model.errors import (
     BadRequest,
     BusUnavailable,
     Forbidden,
-    LimitExceeded,
     Unauthorized,
 )
 from dualcast.model.principal import Principal
 from dualcast.presence.devices import check_device_id, check_kind
-from dualcast.session.admission import check_limits, evict_oldest
+from dualcast.session.admission import check_channels, check_limits, evict_oldest
 from dualcast.session.arriving import introduce
 from dualcast.session.native_commands import NativeCommands
 from dualcast.session.node import Node
@@ -157,8 +156,7 @@ async def admit(delivery: Delivery, scope: Scope, kind: Kind) -> Request:
     parameters = query(scope)
     request.channels = requested_channels(principal, parameters)
     request.grant_changes = delivery.node.grant_changes
-    if len(request.channels) > delivery.node.settings.max_channels:
-        raise LimitExceeded("too many channels on one connection", code="too-many-channels")
+    check_channels(delivery.node, request.channels)
     await _allowed(delivery, request)
     request.instance = _identifier(parameters, "instance")
     request.device = check_kind(device) if (device := _last(parameters, "device")) else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from dualcast.model.publication import Entry
+from dualcast.model.publication import Entry, Publication
 
 
 class Encoding:
@@ -15,7 +15,17 @@ class Encoding:
     as delivered; the session's position moves on. Several texts are several messages, written together.
     """
 
-    __slots__ = ("conflates", "encode", "encode_recovered", "name", "transport", "wrap")
+    __slots__ = (
+        "_latest",
+        "_latest_frame",
+        "conflates",
+        "encode",
+        "encode_recovered",
+        "everywhere",
+        "name",
+        "transport",
+        "wrap",
+    )
 
     def __init__(
         self,
@@ -25,6 +35,7 @@ class Encoding:
         wrap: Callable[[bytes], bytes],
         *,
         conflates: bool,
+        everywhere: bool = False,
         encode_recovered: Callable[[Entry], bytes] | None = None,
     ) -> None:
         self.name = name
@@ -34,14 +45,26 @@ class Encoding:
         self.wrap = wrap
         self.conflates = conflates
         """Whether sessions of this encoding may get only the latest of a conflation key while behind."""
+        self.everywhere = everywhere
+        """Whether the bytes are the same on every channel. A publication to many channels is encoded once
+        then: its entries come one after the other, so the last one's bytes are all there is to keep."""
         self.encode_recovered = encode_recovered
+        self._latest: Publication | None = None
+        self._latest_frame = b""
 
     def frame(self, entry: Entry) -> bytes:
         """The wire bytes of `entry`, encoded at its first use and the same object ever after; b"": it is not
         written."""
         found = entry.frames.get(self)
         if found is None:
-            found = entry.frames[self] = self.frames(self.encode(entry))
+            publication = entry.publication
+            if self.everywhere and publication is self._latest:
+                found = self._latest_frame
+            else:
+                found = self.frames(self.encode(entry))
+                if self.everywhere:
+                    self._latest, self._latest_frame = publication, found
+            entry.frames[self] = found
         return found
 
     def frames(self, texts: bytes | Sequence[bytes]) -> bytes:

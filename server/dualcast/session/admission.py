@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dualcast.model.codes import Close
-from dualcast.model.errors import DualcastError, RateLimited
+from dualcast.model.errors import DualcastError, LimitExceeded, RateLimited
 from dualcast.model.principal import Principal
 
 from .node import Node
@@ -16,6 +18,15 @@ class ConnectionLimit(DualcastError):
     code = "connection-limit"
     status = 503
     retryable = True
+
+
+def check_channels(node: Node, names: Sequence[str]) -> None:
+    """Raises LimitExceeded when one connection would have too many channels of these names, or too many of
+    presence."""
+    settings = node.settings
+    presence = sum(name.startswith("presence:") for name in names)
+    if len(names) > settings.max_channels or presence > settings.max_presence_channels:
+        raise LimitExceeded("too many channels on one connection", code="too-many-channels")
 
 
 def check_limits(node: Node, address: str, *, per_address: int) -> None:

@@ -31,10 +31,11 @@ from dualcast.hub.feed import ChannelFeed
 from dualcast.model.channel import ALL, check_channel
 from dualcast.model.codes import Close
 from dualcast.model.cursor import Cursor, parse_cursor
-from dualcast.model.errors import BusUnavailable, DualcastError, Forbidden, LimitExceeded
+from dualcast.model.errors import BusUnavailable, DualcastError, Forbidden
 from dualcast.model.principal import Principal
 from dualcast.model.publication import Gap
 
+from .admission import check_channels
 from .arriving import Arrival
 from .catch_up import merge
 from .person_commands import NotAvailable, PersonCommands
@@ -178,8 +179,7 @@ class NativeCommands:
         await self._allowed(session, names)
         have = {feed.name for feed in session.channels}
         new = [name for name in names if name not in have]
-        if len(have) + len(new) > session.node.settings.max_channels:
-            raise LimitExceeded("too many channels on one connection", code="too-many-channels")
+        check_channels(session.node, [*have, *new])
         hub, tenant = session.node.hub, session.principal.tenant
         feeds = [hub.channel(tenant, name) for name in new]
         if not await watched(session.node, [*session.channels, *feeds]):

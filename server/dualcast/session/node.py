@@ -27,6 +27,8 @@ class SessionSettings(Struct, frozen=True, kw_only=True):
     """Limits and clocks of sessions."""
 
     max_channels: int = 128
+    max_presence_channels: int = 16
+    """Of them `presence:` channels: every join and leave there is a publication of its own."""
     max_per_user: int = 20
     """Native connections of one user on this node; the newest wins."""
     max_connections: int = 100_000

@@ -164,7 +164,8 @@ def legacy_encoding(endpoint: Endpoint, registry: Registry) -> Encoding:
     reaches a legacy connection."""
     wrap = frames.text if endpoint.transport == "ws" else frames.chunk
     encode = _guarded(endpoint, registry)
-    return Encoding(f"{endpoint.dialect} {endpoint.path}", endpoint.transport, encode, wrap, conflates=False)
+    name = f"{endpoint.dialect} {endpoint.path}"
+    return Encoding(name, endpoint.transport, encode, wrap, conflates=False, everywhere=endpoint.everywhere)
 
 
 def _guarded(endpoint: Endpoint, registry: Registry) -> Encode:
