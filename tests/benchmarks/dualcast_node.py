@@ -59,15 +59,15 @@ class Dualcast(Contender):
         self.publisher_token = token("bench-publisher", roles=["publisher"])
         self.cursor = ""
         self._second: Running | None = None
-        self._publish_port = self.port
+        self.publish_port = self.port
 
     def start(self) -> None:
         self._write_tokens()
         self.server = self._node("dualcast", self.port, self.bench.server_cpus)
         if self.through == "node":
-            self._publish_port = free_port()
-            self._second = self._node("dualcast-publisher", self._publish_port, self.bench.load_cpus)
-        for node, port in ((self.server, self.port), (self._second, self._publish_port)):
+            self.publish_port = free_port()
+            self._second = self._node("dualcast-publisher", self.publish_port, self.bench.load_cpus)
+        for node, port in ((self.server, self.port), (self._second, self.publish_port)):
             if node is not None:
                 self._wait_ready(node, port)
 
@@ -122,7 +122,7 @@ class Dualcast(Contender):
         ]
 
     def publish_arguments(self, *, rate: float, seconds: float, targets: int = 0) -> list[str]:
-        arguments = [*self._http(self._publish_port), "--rate", str(rate), "--seconds", str(seconds)]
+        arguments = [*self._http(self.publish_port), "--rate", str(rate), "--seconds", str(seconds)]
         if targets:
             arguments += ["--targets", str(targets), "--stream", "1"]
         if rate <= 200 and not targets:

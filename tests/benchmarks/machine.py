@@ -49,6 +49,16 @@ def cpu_seconds(pid: int) -> float:
     return ticks / _TICK
 
 
+def writes(pid: int) -> int:
+    """Write calls of `pid` and its live descendants, as the kernel counts them; those to Redis included."""
+    return sum(
+        int(line.partition(b":")[2])
+        for one in tree(pid)
+        for line in Path(f"/proc/{one}/io").read_bytes().splitlines()
+        if line.startswith(b"syscw")
+    )
+
+
 def rss_bytes(pid: int) -> int:
     """Resident memory of `pid` and its live descendants; shared pages count in each."""
     return sum(int(Path(f"/proc/{one}/statm").read_text().split()[1]) * _PAGE for one in tree(pid))

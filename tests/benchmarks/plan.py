@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import inbox, scenarios
+from benchmarks import dialects, inbox, scenarios
 from benchmarks.contenders import Bench, Contender, LegacyPattern, LitestarChannels, Nchan
 from benchmarks.dualcast_node import Dualcast, DualcastAlone, DualcastInbox
 
@@ -83,6 +83,9 @@ def cells(*, seconds: float, through: str, quick: bool) -> list[Cell]:
         stream("burst", delivery, each, BURST)
     for each in BOTH:
         stream("burst mixed", delivery, each, BURST, BURST)
+    for each in BOTH:
+        load = {"subscribers": SUBSCRIBERS, "rate": RATE, "seconds": min(seconds, 4)}
+        add("dialects", dialects.DualcastDialects, each, dialects.measure, **load)
     for contender, transport in PEERS:
         count = contender.connect_count // (5 if quick else 1)
         load = {"connections": count, "churn_s": 0.0, "repeats": False}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks import inbox_report
+from benchmarks import dialects_report, inbox_report
 from benchmarks.contenders import LegacyPattern, LitestarChannels, Nchan
 from benchmarks.dualcast_node import Dualcast
 from benchmarks.tables import Results, number, summary, table
@@ -50,7 +50,7 @@ def main_table(results: Results) -> list[str]:
     rows = []
     for name, repeats in results.items():
         figures = summary(repeats)
-        if name.startswith(("publish", "redis", "inbox")):
+        if name.startswith(("publish", "redis", "inbox", "dialects")):
             continue
         rss = figures.get("rss_per_connection")
         found = figures.get("redis_connections")
@@ -173,6 +173,7 @@ def targets(results: Results) -> list[tuple[str, str, str, bool]]:
         value = figure(f"publish {kind}/{Dualcast.name} rest", "published_per_cpu_s")
         at_least(f"REST publish {kind}: per server CPU-second", value, wanted)
     found += inbox_report.targets(results)
+    found += dialects_report.targets(results)
     for each in ("sse", "ws"):
         few, many = (figure(f"redis/{Dualcast.name} {each}", name) for name in ("at_few", "at_many"))
         if few is not None and many is not None:
@@ -212,6 +213,12 @@ Redis connections include the second node's.
 * **mixed**: the same and 1,000/s to single users. **burst**: 1,000/s to all. **burst mixed**: 1,000/s to
   all and 1,000/s to single users. Single users and bursts are published in NDJSON batches, one every 5 ms,
   as notifications with about 290 bytes of JSON instead of 200.
+* **dialects**: the load of fan-out over each legacy contract, all in turns of one server, the native protocol
+  first and last: a notification to all (notifications, rooms, topics), a message to one room or topic that
+  everybody joined, and, where clients share no channel, 1,000 connections of one user: a direct message
+  (conversations), a progress frame (progress). Frames are about as long as the native ones.
+  `per write` above 1 means that the busy load side made publications come in clumps, which flatters whoever
+  has more of them: the target is judged by writes per CPU-second.
 * **connect**: all connections opened at once on a warm server, then idle; dualcast with a full
   authenticated handshake and a cold token cache, the others without authentication. RSS is the growth of
   the server's resident memory per connection; kernel buffers are not in it.
@@ -236,6 +243,7 @@ def document(results: Results, machine: Mapping[str, str], notes: Sequence[str])
         "",
         *other_lines(results),
         *inbox_report.tables(results),
+        *dialects_report.tables(results),
     ]
     lines += [
         "",

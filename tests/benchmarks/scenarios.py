@@ -31,22 +31,26 @@ class Clock:
         self._bench, self._pid = bench, contender.server.pid
         self._start = self._read()
 
-    def _read(self) -> tuple[float, float, float, float]:
+    def _read(self) -> tuple[float, float, float, float, int]:
         return (
             time.monotonic(),
             machine.cpu_seconds(self._pid),
             machine.cpu_seconds(self._bench.redis.pid),
             machine.busy_seconds(self._bench.load_cpus),
+            machine.writes(self._pid),
         )
 
     def elapsed(self) -> Figures:
-        wall, server, redis, load = (now - then for now, then in zip(self._read(), self._start, strict=True))
+        wall, server, redis, load, writes = (
+            now - then for now, then in zip(self._read(), self._start, strict=True)
+        )
         return {
             "seconds": round(wall, 3),
             "server_cpu_s": round(server, 3),
             "redis_cpu_s": round(redis, 3),
             "server_busy": round(server / wall, 3),
             "load_busy": round(load / wall / len(self._bench.load_cpus), 3),
+            "writes": writes,
         }
 
 

@@ -20,7 +20,7 @@ def summary(repeats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if any(value is None for value in values):
             merged[name] = None
         else:
-            merged[name] = max(values) if name in WORST else median(values)
+            merged[name] = max(values) if name.rpartition(": ")[2] in WORST else median(values)
     return merged
 
 

@@ -87,14 +87,16 @@ def open_many(legacy: LegacyRoom, endpoint: Endpoint, *channels: str) -> list[Ke
     return kept
 
 
-def parameters(*, first_only: bool = False) -> list[Any]:
-    """(dialect, vector); `first_only`: one per endpoint, of those that are told of at all."""
+def parameters(*, first_only: bool = False, but: str = "") -> list[Any]:
+    """(dialect, vector); `first_only`: one per endpoint, of those that are told of. `but`: an event."""
     chosen, seen = [], set()
     for dialect in DIALECTS:
         for vector in published(dialect):
             frames = vector.get("ws", vector.get("sse"))
             place = (dialect, vector.get("path"))
             if first_only and (place in seen or not frames):
+                continue
+            if vector["publication"]["event"] == but:
                 continue
             seen.add(place)
             chosen.append(pytest.param(dialect, vector, id=f"{dialect}: {vector['name']}"))
@@ -167,3 +169,37 @@ async def test_whoever_comes_back_gets_the_bytes_that_were_made(
     told = live.take()
     assert told
     assert [transport.take() for transport in came] == [told] * len(came)
+
+
+# Presence is announced on one channel only.
+@pytest.mark.parametrize(("dialect", "vector"), parameters(first_only=True, but="presence"))
+async def test_what_is_published_to_many_users_is_encoded_once_where_channels_do_not_matter(
+    legacy: LegacyRoom, dialect: str, vector: dict[str, Any]
+) -> None:
+    endpoint, calls = counting(endpoint_of(dialect, vector))
+    own = vector["publication"]["channel"]
+    channels = [own, *(f"user:many{number}" for number in range(SESSIONS))]
+    wires = [legacy.open(endpoint, channel)[1] for channel in channels]
+    for number in range(2):  # the second is not taken for the first
+        given = vector["publication"]
+        data = given["data_json"].encode()
+        time_ms = given["time_ms"] + number * 1000
+        legacy.room.bus.publish(f"p{number}", channels, kind=given["event"], data=data, time_ms=time_ms)
+    legacy.room.bus.pump()
+    assert len(calls) == (2 if endpoint.everywhere else 2 * len(channels))
+    told = [wire.take() for wire in wires]
+    if endpoint.everywhere:
+        assert told == [told[0]] * len(told)
+        assert len(told[0]) == 2
+    else:
+        assert all(told)
+
+
+def test_the_contracts_whose_texts_do_not_name_a_channel_say_so() -> None:
+    chosen = [endpoint_of(*one.values) for one in parameters()]
+    assert {(one.dialect, one.path) for one in chosen if one.everywhere} == {
+        ("notifications", "/api/ws/notifications"),
+        ("notifications", "/api/notifications/stream"),
+        ("rooms", "/api/v1/ws/{user_id:str}"),
+        ("conversations", "/api/v1/ws"),
+    }

@@ -28,7 +28,7 @@ typedef struct {
 } Connection;
 
 static struct {
-    int port, resp, connections, batch, stream, payload;
+    int port, resp, connections, batch, stream, payload, text;
     long targets;
     double rate, seconds;
     int64_t pause_ns;
@@ -56,12 +56,14 @@ static void connect_one(Connection *c, int number) {
     if (epoll_ctl(poller, EPOLL_CTL_ADD, c->fd, &event)) die("epoll_ctl: %s", strerror(errno));
 }
 
-/* Fills `payload`: a JSON object of exactly options.payload bytes with the marker of publication `number`. */
+/* Fills `payload` with exactly options.payload bytes around the marker of publication `number`: a JSON object, or with
+ * --text what stands between the quotes of a JSON string. */
 static void write_payload(int64_t number, int64_t due) {
     long long sequence = options.targets ? number / options.targets : number;
-    int length = snprintf(payload, sizeof payload, "{\"m\":\"^%d,%lld,%lld;", options.stream, sequence, (long long)due);
-    while (length < options.payload - 2) payload[length++] = 'x';
-    memcpy(payload + length, "\"}", 3);
+    const char *open = options.text ? "" : "{\"m\":\"", *close = options.text ? "" : "\"}";
+    int length = snprintf(payload, sizeof payload, "%s^%d,%lld,%lld;", open, options.stream, sequence, (long long)due);
+    while (length < options.payload - (int)strlen(close)) payload[length++] = 'x';
+    strcpy(payload + length, close);
 }
 
 static void add_http(Connection *c, int64_t first, const int64_t *due, int items) {
@@ -204,7 +206,7 @@ static void parse_options(int count, char **values) {
         {"port", 1, 0, 'p'},    {"protocol", 1, 0, 'r'}, {"connections", 1, 0, 'c'}, {"batch", 1, 0, 'b'},
         {"stream", 1, 0, 's'},  {"payload", 1, 0, 'l'},  {"targets", 1, 0, 't'},     {"rate", 1, 0, 'R'},
         {"seconds", 1, 0, 'S'}, {"count", 1, 0, 'N'},    {"path", 1, 0, 'a'},        {"item", 1, 0, 'i'},
-        {"header", 1, 0, 'h'},  {"pause-ms", 1, 0, 'P'}, {0, 0, 0, 0},
+        {"header", 1, 0, 'h'},  {"pause-ms", 1, 0, 'P'}, {"text", 0, 0, 'T'},        {0, 0, 0, 0},
     };
     int option, headers = 0;
     while ((option = getopt_long(count, values, "", known, NULL)) != -1) {
@@ -222,6 +224,7 @@ static void parse_options(int count, char **values) {
         case 'P': options.pause_ns = (int64_t)(atof(optarg) * 1e6); break;
         case 'a': options.path = optarg; break;
         case 'i': options.item = optarg; break;
+        case 'T': options.text = 1; break;
         case 'h':
             if (headers == MAX_HEADERS) die("at most %d headers", MAX_HEADERS);
             options.headers[headers++] = optarg;
@@ -229,8 +232,8 @@ static void parse_options(int count, char **values) {
         default:
             die("usage: publish --port P --protocol http|resp --path PATH|CHANNEL [--item T] [--header T]… [--rate R]\n"
                 "               [--seconds S] [--count N] [--connections C] [--batch B] [--targets N] [--stream 0|1]\n"
-                "               [--payload BYTES] [--pause-ms P]\n"
-                "templates: %%d the target (publication number modulo --targets), %%p the payload, a JSON object");
+                "               [--payload BYTES] [--text] [--pause-ms P]\n"
+                "templates: %%d the target (publication number modulo --targets), %%p the payload, a JSON object or --text");
         }
     }
     if (options.port <= 0 || options.connections < 1 || options.connections > MAX_CONNECTIONS)
