@@ -128,7 +128,7 @@ async def test_readiness_follows_redis_and_liveness_does_not() -> None:
     async with on_own_redis() as (node, server):
         answer = await node.http.get("/readyz")
         assert (answer.status_code, answer.json()["engine"]) == (200, "redis")
-        assert answer.json()["command_s"] > 0 and answer.json()["echo_s"] > 0
+        assert answer.json()["command_s"] >= 0 and answer.json()["echo_s"] >= 0  # rounded to milliseconds
         for how in ("freeze", "kill"):
             await gone(server, how)
             async with asyncio.timeout(15):
@@ -191,7 +191,7 @@ async def test_a_log_that_lost_its_tail_is_announced_as_a_gap_of_its_epoch() -> 
         # The old cursor is announced as a gap on the next connect, too, and read on from.
         async with await open_socket(node.port, node.token(), cursor=lost) as socket:
             await socket.welcome()
-            gaps = [await socket.next(), await socket.next()]
-            assert {(got.kind, got.body["reason"]) for got in gaps} == {("gap", "epoch")}
+            gaps = [await socket.until("gap"), await socket.until("gap")]  # a `status` may stand between
+            assert {got.body["reason"] for got in gaps} == {"epoch"}
             got = await socket.until("publication")
             assert got.cursor == after

@@ -16,7 +16,6 @@ import msgspec
 
 from dualcast import app as composition_root
 from dualcast.bus.announcing import Announcer
-from dualcast.bus.redis.engine import RedisBus
 from dualcast.bus.redis.plain import PlainKeys
 from dualcast.dialects.legacy import LegacySettings
 from dualcast.gateway.legacy.routes import legacy_routes, make_legacy
@@ -141,14 +140,14 @@ async def legacy_node(
             )
         composition = node.composition
         older, plain = None, None
-        if isinstance(composition.bus, RedisBus):
+        if composition.stores.redis is not None:
 
             def watched(tenant: str, channel: str) -> bool:
                 feed = composition.hub.tenants.get(tenant)
                 found = feed.channels.get(channel) if feed is not None else None
                 return found is not None and bool(found.sessions)
 
-            plain = PlainKeys(composition.bus.pool)
+            plain = composition.stores.redis
             older = OlderQueue(
                 plain,
                 Announcer(composition.bus),
