@@ -56,7 +56,7 @@ from dualcast.mapping import (
 from dualcast.model.errors import BusUnavailable
 from dualcast.publishing.quotas import TenantQuotas
 from dualcast.publishing.service import Publisher, PublishSettings
-from dualcast.push.providers.finding import check_provider, find_provider
+from dualcast.push.providers.finding import open_provider
 from dualcast.session.drain import drain
 from dualcast.session.native_commands import NativeCommands
 from dualcast.session.node import Node
@@ -341,7 +341,7 @@ def run(settings: Settings) -> None:
     logs.configure(settings.log.level, settings.log.format)
     if settings.server.workers > 1:
         # Here as well as in the workers, which would be started again for ever.
-        asyncio.run(check_provider(find_provider(settings.push.provider, push_provider_settings(settings))))
+        asyncio.run(open_provider(settings.push.provider, push_provider_settings(settings)))
         raise SystemExit(Supervisor(worker, transport, (msgspec.msgpack.encode(settings),)).run())
     raise_file_limit()
     _run(settings, transport, shared=False)

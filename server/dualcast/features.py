@@ -84,8 +84,7 @@ def older_queue(settings: Settings, stores: Stores, node: Node, announcer: Annou
         return None
 
     def watched(tenant: str, channel: str) -> bool:
-        found = node.hub.tenants.get(tenant)
-        feed = found.channels.get(channel) if found is not None else None
+        feed = node.hub.known(tenant, channel)
         return feed is not None and bool(feed.sessions)
 
     return OlderQueue(stores.redis, announcer, watched, older_queue_settings(settings))

@@ -45,8 +45,7 @@ class Directory:
         """
         among: Iterable[Subscriber] = self._node.hub.sessions.values()
         if user is not None:
-            feed = self._node.hub.tenants.get(tenant)
-            channel = feed.channels.get(user_channel(user)) if feed is not None else None
+            channel = self._node.hub.known(tenant, user_channel(user))
             among = channel.sessions if channel is not None else ()
         for session in list(among):
             if (

@@ -56,6 +56,11 @@ class Hub:
 
     # ── subscriptions ──
 
+    def known(self, tenant: str, channel: str) -> ChannelFeed | None:
+        """The feed of a channel, if this node has one. Makes nothing."""
+        found = self.tenants.get(tenant)
+        return found.channels.get(channel) if found is not None else None
+
     def channel(self, tenant: str, name: str) -> ChannelFeed:
         """The feed of a channel; starts watching it when this node does not yet."""
         feed = self.tenants.get(tenant)

@@ -40,8 +40,7 @@ def check_limits(node: Node, address: str, *, per_address: int) -> None:
 
 def evict_oldest(node: Node, principal: Principal, *, limit: int) -> int:
     """Closes the user's oldest native sessions so that one more stays within `limit`; returns how many."""
-    feed = node.hub.tenants.get(principal.tenant)
-    channel = feed.channels.get("user:" + principal.sub) if feed else None
+    channel = node.hub.known(principal.tenant, "user:" + principal.sub)
     if channel is None:
         return 0
     own = [

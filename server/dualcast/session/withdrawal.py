@@ -31,8 +31,7 @@ class Withdrawals:
         """The grant `<tenant>/<channel>` is another one."""
         self._node.grant_changes += 1
         tenant, _, channel = key.partition("/")
-        found = self._node.hub.tenants.get(tenant)
-        feed = found.channels.get(channel) if found is not None else None
+        feed = self._node.hub.known(tenant, channel)
         if feed is not None:
             await self._check(feed)
 
