@@ -95,7 +95,7 @@ async def test_a_tenant_is_forgotten_when_nobody_ensured_it_for_long() -> None:
         await rig.queue.ensure(rig.tenant)
         await rig.queue.forget([rig.tenant, "never-seen"])
         assert rig.tenant in await rig.queue.tenants()
-        key = f"dc:{{{REGISTRY}}}:x:t"
+        key = f"{rig.key_prefix}:{{{REGISTRY}}}:x:t"
         await rig.bus.pool.client.zincrby(key, -901_000, rig.tenant)
         assert rig.tenant in await rig.queue.tenants()
         await rig.queue.forget([rig.tenant])
@@ -114,7 +114,7 @@ async def test_a_job_outlives_its_node_and_a_restart_of_redis() -> None:
         await first.push("alice", ident="n1")
         await first.bus.close()
         server.restart()
-        second = RedisRig(PushSettings(), server.url)
+        second = RedisRig(PushSettings(), server.url, first.key_prefix)
         await second.bus.start(Recorder())
         stack.push_async_callback(second.bus.close)
         assert first.tenant in await second.queue.tenants()
@@ -125,7 +125,8 @@ async def test_a_job_outlives_its_node_and_a_restart_of_redis() -> None:
 async def test_a_node_without_a_provider_queues_nothing_and_can_look() -> None:
     rig = RedisRig(PushSettings(), redis_server.shared().url)
     rig.bus = RedisBus(
-        RedisSettings(url=redis_server.shared().url), extensions=[extension(PushSettings(), enabled=False)]
+        RedisSettings(url=redis_server.shared().url, prefix=rig.key_prefix),
+        extensions=[extension(PushSettings(), enabled=False)],
     )
     rig.queue = RedisPushQueue(rig.bus)
     await rig.bus.start(Recorder())

@@ -109,15 +109,18 @@ class SqlRig(_Base):
 
 
 class RedisRig(_Base):
-    def __init__(self, settings: PushSettings, url: str) -> None:
+    """A worker works off every tenant under its key prefix, so each rig has a prefix of its own."""
+
+    def __init__(self, settings: PushSettings, url: str, key_prefix: str = "") -> None:
         super().__init__()
-        redis = RedisSettings(url=url, probe_every_s=0.5)
+        self.key_prefix = key_prefix or "t" + secrets.token_hex(5)
+        redis = RedisSettings(url=url, prefix=self.key_prefix, probe_every_s=0.5)
         self.bus = RedisBus(redis, extensions=[extension(settings)])
         self.queue = RedisPushQueue(self.bus)
 
     @property
     def prefix(self) -> str:
-        return f"dc:{{{self.tenant}}}:"
+        return f"{self.key_prefix}:{{{self.tenant}}}:"
 
     async def online(self, user: str, *kinds: str) -> None:
         name = key_part("user:" + user)
