@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from dualcast.model.channel import check_id
 from dualcast.model.errors import BadChannel
+from dualcast.model.nesting import nests_deeper
 from dualcast.model.times import to_utc, utc_text
 
 from .legacy_redis import BROADCAST, INSTANCE, NOTIFICATIONS, PRESENCE, PROGRESS
@@ -64,7 +65,8 @@ class Progress(Struct, frozen=True):
 
 
 class Broadcast(Struct, frozen=True):
-    """Of `ws:broadcast`: a frame of the contract `conversations`, for one connection, or one user."""
+    """Of `ws:broadcast`: a frame of the contract `conversations`, for one connection (of `user`, where both
+    are given), or one user."""
 
     user: str
     connection: str
@@ -90,7 +92,7 @@ def read(channel: str, payload: bytes) -> Message | None:
         said = _decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise Unreadable("it is not a JSON object") from None
-    if _too_deep(said):
+    if nests_deeper(said, MAX_DEPTH - 1):
         raise Unreadable("it nests too deep")
     if channel.startswith(NOTIFICATIONS):
         return _notification(_id(channel[len(NOTIFICATIONS) :]), said)
@@ -238,7 +240,8 @@ def _broadcast(said: Mapping[str, Any]) -> Broadcast:
     if isinstance(user, int) and not isinstance(user, bool):
         user = str(user)
     if connection:
-        return Broadcast("", _id(connection), "", payload, _time(said.get("timestamp")) or "")
+        whose = _id(user) if user else ""
+        return Broadcast(whose, _id(connection), "", payload, _time(said.get("timestamp")) or "")
     return Broadcast(
         _id(user), "", device if isinstance(device, str) else "", payload, _time(said.get("timestamp")) or ""
     )
@@ -302,21 +305,6 @@ def _time(value: Any) -> str | None:
 
 def _utc(key: str, value: Any) -> Any:
     return (_time(value) or value) if key in TIMES else value
-
-
-def _too_deep(value: Any) -> bool:
-    """Whether it nests deeper than MAX_DEPTH; level by level, without recursion."""
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _count(value: Any) -> int | None:

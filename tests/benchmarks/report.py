@@ -218,7 +218,7 @@ Redis connections include the second node's.
   everybody joined, and, where clients share no channel, 1,000 connections of one user: a direct message
   (conversations), a progress frame (progress). Frames are about as long as the native ones.
   `per write` above 1 means that the busy load side made publications come in clumps, which flatters whoever
-  has more of them: the target is judged by writes per CPU-second.
+  has more of them; `writes: of native` shows the same comparison without that.
 * **connect**: all connections opened at once on a warm server, then idle; dualcast with a full
   authenticated handshake and a cold token cache, the others without authentication. RSS is the growth of
   the server's resident memory per connection; kernel buffers are not in it.

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from dualcast.model.nesting import nests_deeper
+
 from .model import MAX_DEPTH, MAX_MESSAGE, MAX_NUMBER, MAX_VALUE_BYTES
 
 _NONE = frozenset({"", "None", "null"})
@@ -49,19 +51,4 @@ def value(raw: bytes | None) -> Any:
         found = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return text(raw)
-    return found if _flat(found) else None
-
-
-def _flat(found: Any) -> bool:
-    """Whether it nests no deeper than MAX_DEPTH; level by level, without recursion."""
-    level = [found]
-    for _ in range(MAX_DEPTH + 1):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return True
-    return False
+    return found if not nests_deeper(found, MAX_DEPTH) else None

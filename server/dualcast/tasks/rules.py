@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dualcast.model.errors import LimitExceeded
+from dualcast.model.nesting import nests_deeper
 
 from .errors import BadReport, TaskConflict, UnknownTask, finished
 from .model import (
@@ -189,7 +190,7 @@ def _merged(present: Mapping[str, Any], more: Mapping[str, Any] | None) -> dict[
 
 
 def _checked(value: Any, path: str) -> Any:
-    if _deeper(value, MAX_DEPTH):
+    if nests_deeper(value, MAX_DEPTH):
         raise BadReport(path, f"nests deeper than {MAX_DEPTH} levels", code="too-deep")
     try:
         size = len(msgspec.json.encode(value))
@@ -198,21 +199,6 @@ def _checked(value: Any, path: str) -> Any:
     if size > MAX_VALUE_BYTES:
         raise LimitExceeded(f"{path[2:]} has more than {MAX_VALUE_BYTES} bytes", code="data-too-large")
     return value
-
-
-def _deeper(value: Any, levels: int) -> bool:
-    """Whether `value` nests deeper than `levels`; level by level, without recursion."""
-    level = [value]
-    for _ in range(levels + 1):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _text(text: str, path: str, limit: int) -> str:
