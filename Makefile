@@ -56,7 +56,7 @@ $(STAMP): .locks/dev.txt pyproject.toml .ci/python
 	@touch $@
 
 test-packages:
-	@.ci/packages redis chromium
+	@.ci/packages redis chromium nginx
 
 bench-packages:
 	@.ci/packages redis gcc

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from dualcast.bus.port import Retention
 from dualcast.model.errors import BusUnavailable
 from dualcast.model.publication import Receipt
 from support.bus_engines import draft, watch
+from support.certificate import self_signed
 from support.redis_nodes import node
 from support.redis_server import RedisServer, free_port, shared
 
@@ -175,28 +170,6 @@ async def test_tls(tenant: str, tmp_path: Path) -> None:
                 assert stranger.statuses == [False]
         finally:
             loop.set_exception_handler(handler)
-
-
-def self_signed(folder: Path) -> tuple[str, str]:
-    """Paths of a certificate for localhost and of its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    (folder / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return str(folder / "cert.pem"), str(folder / "key.pem")
 
 
 async def test_doctor_finds_what_would_lose_data() -> None:
