@@ -239,6 +239,15 @@ async def test_what_progress_backends_call_arrives(node: Node, backend: Backend,
     assert await heard(other) == []
 
 
+async def test_a_client_id_with_a_suffix_is_left_out_alone(node: Node, backend: Backend, line: Line) -> None:
+    whole = await line.socket(node, "/ws/u1", "u1")
+    tab = await line.socket(node, "/ws/u1:tab2", "u1")
+    await backend.progress.broadcast_json({"type": "note", "n": 1}, exclude_client="u1:tab2")
+    await backend.progress.broadcast_json(END)
+    assert await heard(whole) == [{"type": "note", "n": 1}]
+    assert await heard(tab) == []
+
+
 # ── notifications ──
 
 

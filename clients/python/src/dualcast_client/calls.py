@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from . import answers, bodies
 from .flow import Call
 from .ids import new_id, next_sequence
+from .shapes import user_ids
 
 MAX_TARGETS = 1000
 """Users or channels of one publication."""
@@ -126,14 +127,14 @@ def participants(conversation: str) -> Call[answers.Participants]:
 
 
 def set_participants(conversation: str, users: Iterable[str]) -> Call[answers.Participants]:
-    body = encode({"participants": [str(user) for user in users]})
+    body = encode({"participants": user_ids(users)})
     return Call("PUT", _in(conversation, "/participants"), _participants, body)
 
 
 def change_participants(
     conversation: str, add: Iterable[str], remove: Iterable[str]
 ) -> Call[answers.Participants]:
-    body = encode({"add": list(add), "remove": list(remove)})
+    body = encode({"add": user_ids(add), "remove": user_ids(remove)})
     return Call("POST", _in(conversation, "/participants"), _participants, body)
 
 
@@ -152,7 +153,7 @@ def typing(conversation: str, is_typing: bool, user: str | None = None) -> Call[
 
 
 def read(conversation: str, message_ids: Iterable[str], user: str | None = None) -> Call[None]:
-    body = {"message_ids": list(message_ids), **({} if user is None else {"user": user})}
+    body = {"message_ids": user_ids(message_ids), **({} if user is None else {"user": user})}
     return Call("POST", _in(conversation, "/read"), nothing, encode(body))
 
 

@@ -186,6 +186,7 @@ class AsyncClient(Common):
 
     async def _do(self, step: Step) -> Any:
         if isinstance(step, Send):
+            self.check_open(self._http.is_closed)
             answer = await self._http.request(step.method, step.path, **request_of(step))
             return Answer(answer.status_code, answer.headers, answer.content)
         if isinstance(step, Sleep):

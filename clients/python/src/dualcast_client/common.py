@@ -26,6 +26,10 @@ class Common:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r})"
 
+    def check_open(self, closed: bool) -> None:
+        if closed:
+            raise DualcastError("closed", 0, "the client has been closed")
+
     def options(self) -> dict[str, Any]:
         return {
             "base_url": self.base_url,

@@ -20,13 +20,13 @@ from .sync import Client
 @dataclass(slots=True)
 class _Default:
     options: dict[str, Any] | None = field(default=None, repr=False)
-    loop: asyncio.AbstractEventLoop | None = None
-    client: AsyncClient | None = None
+    clients: dict[asyncio.AbstractEventLoop, AsyncClient] = field(default_factory=dict)
+    """Connections belong to the loop that made them."""
     sync: Client | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 _default = _Default()
-_lock = threading.Lock()
 
 
 def configure(
@@ -47,9 +47,9 @@ def configure(
         "timeout_s": timeout_s,
         "retries": retries,
     }
-    with _lock:
+    with _default.lock:
         _default.options = options
-        _default.client = _default.sync = None
+        _default.clients, _default.sync = {}, None
 
 
 def default_client() -> AsyncClient:
@@ -57,29 +57,47 @@ def default_client() -> AsyncClient:
     `not-configured`.
     """
     loop = asyncio.get_running_loop()
-    with _lock:
-        if _default.client is None or _default.loop is not loop:
-            _default.client, _default.loop = AsyncClient(**_options()), loop
-        return _default.client
+    with _default.lock:
+        if loop not in _default.clients:
+            _forget_closed()
+            _default.clients[loop] = AsyncClient(**_options())
+        return _default.clients[loop]
 
 
 def default_sync_client() -> Client:
     """The client of all threads. Raises DualcastError `not-configured`."""
-    with _lock:
+    with _default.lock:
         if _default.sync is None:
             _default.sync = Client(**_options())
         return _default.sync
 
 
 async def close_default() -> None:
-    """Closes the connections of the default clients; the next call opens new ones."""
-    with _lock:
-        client, sync = _default.client, _default.sync
-        _default.client = _default.sync = None
-    if client is not None:
-        await client.aclose()
+    """Closes the connections of the running event loop's default client and of the one for threads; the next
+    call opens new ones. Other loops close their own."""
+    with _default.lock:
+        client = _default.clients.pop(asyncio.get_running_loop(), None)
+        sync, _default.sync = _default.sync, None
+        _forget_closed()
     if sync is not None:
         sync.close()
+    if client is not None:
+        await client.aclose()
+
+
+def _forget_closed() -> None:
+    """Nothing can be done any more with the connections of a loop that is closed."""
+    _default.clients = {loop: client for loop, client in _default.clients.items() if not loop.is_closed()}
+
+
+def _forget_parents() -> None:
+    """A forked process must not speak on its parent's connections: each would get the other's answers."""
+    _default.lock = threading.Lock()
+    _default.clients, _default.sync = {}, None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parents)
 
 
 def _options() -> dict[str, Any]:

@@ -10,7 +10,7 @@ class DualcastError(Exception):
 
     `code`: stable and machine-readable; the server's (listed at its `/docs/errors`), or one of the client's:
     `unreachable`, `timeout` (no answer: `status` is 0), `http-502` (an answer that is not dualcast's),
-    `bad-answer`, `bad-token`, `not-configured`. `detail`: words for people; never holds the token.
+    `bad-answer`, `bad-token`, `not-configured`, `closed`. `detail`: words for people; never holds the token.
     """
 
     def __init__(

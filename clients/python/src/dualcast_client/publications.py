@@ -23,6 +23,8 @@ from .bodies import Audience, Notification, Publication, Target
 from .flow import Call
 from .shapes import user_ids
 
+MAX_ID = 128
+
 Receipts = tuple[Receipt, ...]
 Body = Mapping[str, Any]
 Publishing = Call[Receipt]
@@ -42,8 +44,10 @@ def to_users(users: Users | None, make: Callable[[Target], Notification]) -> lis
     found = []
     for number, part in enumerate(calls.parts(user_ids(users))):
         notification = make(Target(users=part))
-        # One id names one publication; the parts beyond the first have their own.
-        found.append(calls.notify(notification if number == 0 else replace(notification, id=None)))
+        if number and notification.id:
+            # One id names one publication; a part's own is the same when the call is made again.
+            notification = replace(notification, id=f"{notification.id}.{number}"[-MAX_ID:])
+        found.append(calls.notify(notification))
     return found
 
 

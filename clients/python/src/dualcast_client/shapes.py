@@ -45,7 +45,7 @@ def user_ids(users: Iterable[str | int]) -> list[str]:
     """Each once, in order; an integer is taken as text. A text in place of a list is refused: it would be
     taken for a list of letters."""
     if isinstance(users, str | bytes):
-        raise TypeError("users are given as a list")
+        raise TypeError("ids are given as a list")
     return list(dict.fromkeys(str(user) for user in users))
 
 
