@@ -64,6 +64,44 @@ async def test_the_landing_page_leads_everywhere_and_nothing_comes_from_elsewher
         assert answer.text.count("\n") <= 300, path
 
 
+async def test_serve_dev_prints_every_page_in_a_table_and_each_is_there(tmp_path: Path) -> None:
+    async with ServerProcess("memory", tmp_path, dev=True) as server, httpx.AsyncClient() as http:
+        rows = re.findall(r"^  (\w[\w ]*?)  +(http://\S+)  +(\w.*)$", server.log(), re.MULTILINE)
+        printed = {address.removeprefix(server.base_url): name for name, address, _ in rows}
+        assert printed == {
+            "/": "Start page",
+            "/demo": "Demo",
+            "/websocket-test": "Test page",
+            "/docs": "Documentation",
+        }
+        for _, address, _ in rows:
+            assert (await http.get(address)).status_code == 200, address
+        lines = [line for line in server.log().splitlines() if server.base_url in line][:4]
+        assert len({line.index("http://") for line in lines}) == 1, "not a table"
+        assert len({line.index(about) for line, (_, _, about) in zip(lines, rows, strict=True)}) == 1
+
+
+async def test_the_media_type_of_a_page_names_its_charset_once(tmp_path: Path) -> None:
+    async with serving(tmp_path, dev=True) as http:
+        for path, kind in (("/", "html"), ("/pages/landing.css", "css"), ("/pages/landing.js", "javascript")):
+            assert (await http.get(path)).headers["content-type"] == f"text/{kind}; charset=utf-8"
+
+
+async def test_the_start_page_hands_the_token_of_its_address_on(tmp_path: Path) -> None:
+    async with ServerProcess("memory", tmp_path, dev=True) as server, Chromium() as browser:
+        told = re.search(r"^  (http\S+/#token=(\S+))$", server.log(), re.MULTILINE)
+        assert told, "serve --dev prints no start page with the token"
+        url, given = told.groups()
+        await browser.open(url)
+        link = "[...document.links].find((link) => link.pathname === '{}')"
+        await browser.until(f"{link.format('/demo')}?.hash === '#token={given}'")
+        assert await browser.run(link.format("/docs") + ".hash") == "", "only for pages that take it"
+        await browser.run(link.format("/websocket-test") + ".click()")
+        await browser.until("document.getElementById('token')?.value.startsWith('ey')")
+        assert await browser.run("document.getElementById('user').value") == "demo"
+        assert browser.console == browser.failures == []
+
+
 @pytest.mark.covers("S4.42")
 async def test_without_dev_there_is_a_landing_page_and_nothing_to_try_out(tmp_path: Path) -> None:
     async with serving(tmp_path) as http:
@@ -103,6 +141,13 @@ async def test_on_a_server_of_real_users_the_page_takes_their_tokens(tmp_path: P
         await page.shows("rooms", '"title":"Hello"')
         await page.press("To the room")
         page.quiet()
+
+
+async def test_the_documentation_fits_a_phone(tmp_path: Path) -> None:
+    async with ServerProcess("memory", tmp_path, dev=True) as server, Chromium() as browser:
+        await browser.viewport(*NARROW)
+        await browser.open(server.base_url + "/docs")
+        assert await browser.run("document.documentElement.scrollWidth") <= NARROW[0]
 
 
 async def test_the_landing_page_fits_a_phone(tmp_path: Path) -> None:

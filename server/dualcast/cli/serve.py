@@ -10,13 +10,23 @@ from pathlib import Path
 
 import rich_click as click
 from msgspec.structs import replace
+from rich.style import Style
+from rich.text import Text
 
 from dualcast.sections import Key
 from dualcast.settings import Settings, load
 
 from .console import CommandFailed, stderr
-from .demo import DEMO, LIFE_S, demo_key, is_loopback
+from .demo import DEMO, LIFE_S, USER, demo_key, is_loopback
 from .sign import signed
+
+PAGES = (
+    ("Start page", "/", "what this is, links"),
+    ("Demo", "/demo", "one notification on two transports"),
+    ("Test page", "/websocket-test", "each older contract: connect, send, look"),
+    ("Documentation", "/docs", "every endpoint with its bodies and answers"),
+)
+"""Of `--dev`: name, path, what it shows."""
 
 
 @click.command()
@@ -92,18 +102,30 @@ def warn(settings: Settings) -> None:
     key = Key(secret=settings.identity.keys[-1].secret)
     token = signed(DEMO, key, settings.identity, tenant=settings.tenancy.legacy_tenant, life_s=LIFE_S)
     program = _program()
-    lines = ["DEVELOPMENT MODE: the demo token below opens this server. Never serve real users like this."]
+    warnings = ["DEVELOPMENT MODE: the demo token below opens this server. Never serve real users like this."]
     if not is_loopback(settings.server.host):
-        lines.append(f"Listening on {settings.server.host}: everybody who reaches this machine can use it.")
-    for line in lines:
-        stderr.print(f" {line} ", style="bold white on red", markup=False)
+        warnings.append(
+            f"Listening on {settings.server.host}: everybody who reaches this machine can use it."
+        )
+    for warning in warnings:
+        stderr.print(f" {warning} ", style="bold white on red", markup=False)
+    stderr.print()
+    width = len(base) + max(len(path) for _, path, _ in PAGES)
+    for name, path, about in PAGES:
+        address = base + path
+        # Where the terminal can, the address is a link that brings the token along.
+        link = Style(link=address if path == "/docs" else f"{address}#token={token}")
+        space = " " * (width - len(address) + 2)
+        stderr.print(Text.assemble("  ", (f"{name:<15}", "bold"), (address, link), space, (about, "dim")))
     for line in (
         "",
-        "Demo token (user demo, may publish; the same again: " + f"{program} token --dev):",
-        f"  {token}",
-        f"Page:    {base}/demo#token={token}",
-        f'Listen:  curl -N -H "Authorization: Bearer $({program} token --dev)" {base}/v1/stream',
-        f"Notify:  {program} publish --user demo 'Hello'",
+        f"With the demo token (user {USER}, may publish), which the start page hands on to its links:",
+        f"  {base}/#token={token}",
+        "",
+        "In another terminal:",
+        f"  {program} token --dev",
+        f'  curl -N -H "Authorization: Bearer $({program} token --dev)" {base}/v1/stream',
+        f"  {program} publish --user {USER} 'Hello'",
         "",
     ):
         stderr.print(line, markup=False)

@@ -24,6 +24,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   color: #1b1f24; background: #fff }
 code, pre { font: 13px/1.5 ui-monospace, monospace }
+code { overflow-wrap: anywhere }
 pre { background: #f4f5f7; padding: .8rem; overflow: auto; border-radius: 6px }
 summary { cursor: pointer; padding: .3rem 0 }
 b.m { display: inline-block; width: 4.5rem }

@@ -72,7 +72,7 @@ def _cards(links: Sequence[tuple[str, str, str]]) -> str:
 
 
 def _assets(found: dict[str, bytes], *, with_test: bool) -> Any:
-    names = {"demo.css", "landing.css"}
+    names = {"demo.css", "landing.css", "landing.js"}
     if with_test:
         names |= {name for name in found if name.startswith(("test-", "websocket-test."))}
 
@@ -114,5 +114,4 @@ def _test_page(found: dict[str, bytes], version: str, *, dev: bool) -> list[Any]
 
 
 def _answer(content: bytes, name: str) -> Response[bytes]:
-    media_type = MEDIA_TYPES[name.rpartition(".")[2]]
-    return Response(content, media_type=f"{media_type}; charset=utf-8", headers=HEADERS)
+    return Response(content, media_type=MEDIA_TYPES[name.rpartition(".")[2]], headers=HEADERS)

@@ -225,6 +225,7 @@ document.getElementById("send").addEventListener("submit", async (event) => {
   }
 });
 
+addEventListener("hashchange", () => location.reload()); // another token
 const panes = { sse: new Pane("sse", eventSource), ws: new Pane("ws", webSocket) };
 if (token) {
   panes.sse.connect();

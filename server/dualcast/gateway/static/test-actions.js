@@ -8,6 +8,11 @@ const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 const STEP_MS = 400;
 const notice = () => ({ title: "Hello", message: stamp(), type: "info", category: "analysis" });
 
+async function notify(to) {
+  await to.listen();
+  return to.call("POST", `/api/v1/ws/notify/${part(to.user)}`, notice(), "admin");
+}
+
 async function runTask(to) {
   const task = to.fresh("task");
   const path = `/v1/tasks/${part(task)}`;
@@ -71,7 +76,7 @@ async function messageToMe(to) {
 /** By contract: `{label, as, run(to)}`; `dev`: only with `serve --dev`. */
 export const ACTIONS = {
   notifications: [
-    { label: "Notify", as: "admin", run: (to) => to.call("POST", `/api/v1/ws/notify/${part(to.user)}`, notice(), "admin") },
+    { label: "Notify", as: "admin", run: notify },
     { label: "Run a task", as: "backend", run: runTask },
     { label: "Run a batch", as: "backend", run: runBatch },
     { label: "Unread count", as: "user", run: (to) => to.call("GET", "/api/notifications/unread_count", null, "user") },
@@ -79,7 +84,7 @@ export const ACTIONS = {
     { label: "Statistics", as: "admin", run: (to) => to.call("GET", "/api/ws/stats", null, "admin") },
   ],
   rooms: [
-    { label: "Notify", as: "admin", run: (to) => to.call("POST", `/api/v1/ws/notify/${part(to.user)}`, notice(), "admin") },
+    { label: "Notify", as: "admin", run: notify },
     { label: "Demo notification", as: "user", run: (to) => to.call("POST", "/api/v1/notifications/demo", null, "user") },
     {
       label: "Sync update",
@@ -104,13 +109,11 @@ export const ACTIONS = {
     {
       label: "Notify",
       as: "admin",
-      run: (to) =>
-        to.call(
-          "POST",
-          "/api/ws/notify",
-          { notification: { title: "Hello", content: stamp(), level: "success" }, target_users: [to.user] },
-          "admin",
-        ),
+      run: async (to) => {
+        await to.listen();
+        const notification = { title: "Hello", content: stamp(), level: "success" };
+        return to.call("POST", "/api/ws/notify", { notification, target_users: [to.user] }, "admin");
+      },
     },
     { label: "Broadcast", as: "admin", run: (to) => to.call("POST", "/api/ws/broadcast", { text: stamp() }, "admin") },
     {

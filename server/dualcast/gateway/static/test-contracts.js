@@ -13,11 +13,12 @@ export const CONTRACTS = [
     fields: { task: "task-1", batch: "batch-1" },
     sockets: [
       { id: "notifications", label: "/api/ws/notifications", path: () => "/api/ws/notifications" },
-      { id: "task", label: "/api/ws/tasks/{task}", path: (to) => `/api/ws/tasks/${part(to.field("task"))}` },
+      { id: "task", label: "/api/ws/tasks/{task}", path: (to) => `/api/ws/tasks/${part(to.field("task"))}`, one: true },
       {
         id: "flat",
         label: "/api/analysis/ws/task/{task}",
         path: (to) => `/api/analysis/ws/task/${part(to.field("task"))}`,
+        one: true,
       },
     ],
     ping: null,
@@ -105,10 +106,10 @@ export const CONTRACTS = [
   },
 ];
 
-/** Streams. `ticket`: of the own protocol, which takes no token in an address of this page. */
+/** Streams. `one`: about one task or batch; `ticket`: of the own protocol, which takes no token in an address of this page. */
 export const STREAMS = [
   { id: "notifications", label: "/api/notifications/stream", path: () => "/api/notifications/stream" },
-  { id: "task", label: "/api/stream/tasks/{task}", path: (to) => `/api/stream/tasks/${part(to.field("task"))}` },
-  { id: "batch", label: "/api/stream/batches/{batch}", path: (to) => `/api/stream/batches/${part(to.field("batch"))}` },
+  { id: "task", label: "/api/stream/tasks/{task}", path: (to) => `/api/stream/tasks/${part(to.field("task"))}`, one: true },
+  { id: "batch", label: "/api/stream/batches/{batch}", path: (to) => `/api/stream/batches/${part(to.field("batch"))}`, one: true },
   { id: "own", label: "/v1/stream (own protocol)", path: () => "/v1/stream", ticket: true },
 ];

@@ -4,6 +4,7 @@
 
 const FIRST_WAIT_MS = 1000;
 const LAST_WAIT_MS = 15000;
+const ASK_MS = 5000;
 /** Closes after which coming back changes nothing. */
 const FINAL = new Set([1000, 1008, 4001, 4003, 4004, 4409]);
 /** Event names of the older streams, and of the own protocol's. A stream cannot be asked for "any name". */
@@ -24,46 +25,56 @@ class Line {
     this.url = null;
     this.timer = 0;
     this.attempts = 0;
+    this.run = null;
+    this.heard = false;
+    this.cursor = "";
   }
 
   get wanted() {
     return this.url !== null;
   }
 
-  /** Connects to what `url()` (it may be a promise) gives, also after each loss. */
+  /** Connects to what `url(cursor)` (it may be a promise) gives, also after each loss. `cursor`: of the last event, "". */
   open(url) {
     this.close();
     this.url = url;
     this.attempts = 0;
+    this.heard = false;
+    this.cursor = "";
     this.start();
   }
 
   close() {
     clearTimeout(this.timer);
-    this.url = null;
+    this.url = this.run = null;
     this.stop();
     this.to.state("closed");
   }
 
   async start() {
-    const url = this.url;
+    const run = (this.run = {}); // whoever connects twice while the address is asked for gets one connection
     this.to.state("connecting");
     try {
-      const address = await url();
-      if (this.url === url) this.connect(address);
+      const address = await this.url(this.cursor);
+      if (this.run === run) this.connect(address);
     } catch (error) {
-      if (this.url === url) this.ended(error.message);
+      if (this.run !== run) return;
+      const away = error instanceof TypeError; // of `fetch`
+      if (away && this.heard) this.again("the server cannot be reached");
+      else this.ended(away ? "the server cannot be reached" : error.message);
     }
   }
 
-  opened() {
+  /** Something arrived: only that, not being accepted, ends a row of failures. */
+  frame(text, name) {
     this.attempts = 0;
-    this.to.state("open");
+    this.heard = true;
+    this.to.frame(text, name);
   }
 
   /** Over and out, until somebody connects again. */
   ended(why) {
-    this.url = null;
+    this.url = this.run = null;
     this.to.note(why);
     this.to.state("closed");
   }
@@ -80,8 +91,8 @@ export class SocketLine extends Line {
   connect(address) {
     const socket = new WebSocket(address.replace(/^http/, "ws"));
     this.socket = socket;
-    socket.onopen = () => this.opened();
-    socket.onmessage = (event) => this.to.frame(typeof event.data === "string" ? event.data : "(binary)", "");
+    socket.onopen = () => this.to.state("open");
+    socket.onmessage = (event) => this.frame(typeof event.data === "string" ? event.data : "(binary)", "");
     socket.onclose = (event) => {
       if (this.socket !== socket) return;
       this.socket = null;
@@ -109,22 +120,27 @@ export class StreamLine extends Line {
   connect(address) {
     const source = new EventSource(address);
     this.source = source;
-    source.onopen = () => this.opened();
+    source.onopen = () => this.to.state("open");
     for (const name of EVENTS) {
       source.addEventListener(name, (event) => {
         if (this.source !== source || event.data === undefined) return; // a lost connection is an `error` without data
-        this.to.frame(event.data, name);
+        this.cursor = event.lastEventId;
+        this.frame(event.data, name);
         if (LAST_EVENTS.has(name)) {
           this.stop();
           this.ended(`closed after ${name}`);
         }
       });
     }
-    source.onerror = (event) => {
+    source.onerror = async (event) => {
       if (this.source !== source || event.data !== undefined) return;
       if (source.readyState === EventSource.CLOSED) {
         this.stop();
-        this.ended("refused by the server");
+        const run = this.run;
+        const why = await refusal(address);
+        if (this.run !== run) return;
+        if (this.heard) this.again(why); // a proxy while the server restarts, or a ticket that ended
+        else this.ended(why);
       } else {
         this.to.note("lost; the browser connects again by itself");
         this.to.state("connecting");
@@ -135,5 +151,17 @@ export class StreamLine extends Line {
   stop() {
     this.source?.close();
     this.source = null;
+  }
+}
+
+/** Why a stream is refused: an EventSource does not tell. */
+async function refusal(address) {
+  const words = "refused by the server";
+  try {
+    const answer = await fetch(address, { signal: AbortSignal.timeout(ASK_MS) });
+    if (answer.ok) return answer.body.cancel().then(() => words);
+    return `${words}: ${answer.status} ${(await answer.json()).detail}`;
+  } catch {
+    return words;
   }
 }

@@ -64,23 +64,26 @@ function pageOf(contract) {
       if (socket) contract.pane.connect(socket);
       if (stream) streams.connect(stream);
     },
+    /** Notifications are to arrive: away from single tasks. */
+    listen: () => Promise.all([contract.pane.listen(), streams.listen()]),
     call,
     publish: (channel, type, data) => call("POST", "/v1/publish", { channel, type, data }, "backend"),
   };
 }
 
 /** The address of an endpoint, with what it wants in its query. */
-async function address(endpoint, to) {
+async function address(endpoint, to, cursor) {
   const url = new URL(endpoint.path(to), location.origin);
   for (const [name, value] of Object.entries(endpoint.query ?? {})) url.searchParams.set(name, value);
   if (endpoint.ticket) {
     const { ticket } = await call("POST", "/v1/tickets", { transport: "sse" }, "user");
     url.searchParams.set("ticket", ticket);
+    if (cursor) url.searchParams.set("cursor", cursor);
   } else if (!endpoint.anonymous && tokenOf("user")) url.searchParams.set("token", tokenOf("user"));
   return url.href;
 }
 
-const withUrl = (to) => (endpoint) => ({ ...endpoint, url: () => address(endpoint, to) });
+const withUrl = (to) => (endpoint) => ({ ...endpoint, url: (cursor) => address(endpoint, to, cursor) });
 const withText = (to) => (example) => ({ label: example.label, text: () => example.text(to) });
 
 function makeContract(contract) {
@@ -103,7 +106,7 @@ function makeContract(contract) {
     label.append(`${name} `, Object.assign(document.createElement("input"), { id: `field-${name}`, value, maxLength: 200 }));
     box.append(label);
   }
-  for (const action of ACTIONS[contract.id]) if (server.dev || !action.dev) box.append(actionButton(action, to));
+  for (const action of ACTIONS[contract.id]) if (server.dev || !action.dev) box.append(actionButton(action, to, contract));
   byId("publish").append(box);
 
   contract.tab = tab;
@@ -114,20 +117,25 @@ function makeContract(contract) {
     endpoints: contract.sockets.map(withUrl(to)),
     examples: contract.examples.map(withText(to)),
     ping: contract.ping,
-    onstate: (name) => (light.dataset.state = name),
+    onstate: (name) => {
+      light.dataset.state = name;
+      tab.title = `WebSocket ${name}`;
+    },
   });
   contract.pane.root.id = `pane-${contract.id}`;
   byId("sockets").append(contract.pane.root);
 }
 
-function actionButton(action, to) {
+function actionButton(action, to, contract) {
   const button = Object.assign(document.createElement("button"), { type: "button", textContent: action.label });
   button.dataset.as = action.as;
   button.addEventListener("click", async () => {
     button.disabled = true;
     answers.textContent = `${action.label} …`;
     try {
-      answers.textContent = `${action.label}: ${JSON.stringify(await action.run(to))}`;
+      const answer = JSON.stringify(await action.run(to));
+      const unseen = [contract.pane, streams].every((pane) => pane.root.dataset.state !== "open");
+      answers.textContent = `${action.label}: ${answer}${unseen ? " (nothing is connected to see it arrive)" : ""}`;
     } catch (error) {
       answers.textContent = error instanceof TypeError ? "the server cannot be reached" : `${action.label}: ${error.message}`;
     } finally {
@@ -162,7 +170,7 @@ function allow() {
   }
   const demo = server.dev && !isReal(tokenOf("user"));
   byId("hint").textContent = demo
-    ? "Demo tokens are the user of the path, elsewhere who they were last used for. Buttons that are grey need a real token: serve --dev prints one; open this page with #token=…"
+    ? "Demo tokens: on rooms and progress you are the user above, elsewhere whoever you last were there (at first demo-user). Grey buttons need a real token: serve --dev prints one; open this page with #token=… in its address."
     : "";
 }
 
@@ -185,6 +193,9 @@ const streams = new Pane({
 streams.root.id = "pane-streams";
 byId("streams").append(streams.root);
 
+// A page that was left may be kept for "back", with its connections: the user would stay online for minutes.
+addEventListener("pagehide", () => [streams, ...CONTRACTS.map(({ pane }) => pane)].forEach((pane) => pane.line.close()));
+addEventListener("hashchange", () => location.reload()); // another token
 byId("tabs").addEventListener("keydown", (event) => {
   const last = CONTRACTS.length - 1;
   const at = CONTRACTS.indexOf(current);

@@ -4,13 +4,14 @@ import { Bars, progressOf } from "./test-bars.js";
 import { arrivedAfter } from "./test-stamps.js";
 
 const MAX_LINES = 200;
+const MAX_BEATS = 50;
 const MAX_SHOWN = 4000;
 const PING_EVERY_MS = 15000;
 const BEATS = new Set(["ping", "pong", "heartbeat"]);
 
 export class Pane {
   /**
-   * `options`: `title`; `line(to)` makes the connection; `endpoints`: `{id, label, url()}` each; `examples`:
+   * `options`: `title`; `line(to)` makes the connection; `endpoints`: `{id, label, url(cursor), one}` each; `examples`:
    * `{label, text()}` each (none: it cannot send); `ping`: `{text(), answers(frame, text)}` or null; `onstate(name)`.
    */
   constructor(options) {
@@ -19,6 +20,8 @@ export class Pane {
     this.find = (selector) => this.root.querySelector(selector);
     this.root.setAttribute("aria-label", options.title);
     this.find(".name").textContent = options.title;
+    this.find(".trip").parentElement.hidden = !options.ping;
+    this.find(".sent-count").parentElement.hidden = !options.examples;
     this.find(".log").setAttribute("aria-label", `${options.title}: log, newest first`);
     this.bars = new Bars(this.find(".bars"));
     this.counts = { got: 0, sent: 0 };
@@ -46,6 +49,14 @@ export class Pane {
     const endpoint = this.options.endpoints.find((found) => found.id === select.value);
     this.write("", `connecting: ${endpoint.label}`, "signal");
     this.line.open(endpoint.url);
+  }
+
+  /** Moves a connection that watches one task or batch to the first endpoint, and waits until that is decided. */
+  async listen() {
+    const at = this.options.endpoints.find((found) => found.id === this.find(".endpoint").value);
+    if (!this.line.wanted || !at.one) return;
+    this.connect(this.options.endpoints[0].id);
+    await new Promise((decided) => (this.decided = decided));
   }
 
   examples(examples) {
@@ -90,6 +101,7 @@ export class Pane {
       this.timer = setInterval(() => this.ping(), PING_EVERY_MS);
       this.ping();
     }
+    if (name !== "connecting") this.decided?.();
     this.options.onstate?.(name);
   }
 
@@ -127,7 +139,11 @@ export class Pane {
     item.append(time, mark, shown);
     const log = this.find(".log");
     log.prepend(item);
-    while (log.children.length > MAX_LINES) log.lastChild.remove();
+    // Counted apart: a night of hidden heartbeats must not push out what was there to be seen.
+    const beats = log.querySelectorAll(".beat");
+    if (beats.length > MAX_BEATS) beats[MAX_BEATS].remove();
+    const lines = log.querySelectorAll("li:not(.beat)");
+    if (lines.length > MAX_LINES) lines[MAX_LINES].remove();
   }
 
   quiet() {
