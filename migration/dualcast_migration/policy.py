@@ -6,12 +6,34 @@ delivery, never on publishing.
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Literal
+
 from msgspec import Struct
 
 from dualcast.model.codes import Close
 
-from .cohort import EVERYBODY, Cohort
+from .budgets import DEFAULT_BUDGETS, Budgets
+from .cohort import EVERYBODY, Cohort, Percent
 from .stage import DEFAULT_STAGE, Stage
+
+FallbackScope = Literal["instance", "user"]
+MirrorMode = Literal["off", "fallback", "always"]
+MAX_BROWNOUTS = 50
+
+
+class Brownout(Struct, frozen=True, forbid_unknown_fields=True):
+    """From Unix second `at` on, `percent` of the SSE connects are sent away for a while (0: the brownout is
+    over)."""
+
+    at: int
+    percent: Percent
+
+    def __post_init__(self) -> None:
+        if self.at <= 0:
+            raise ValueError("a brownout begins at a Unix second above 0")
+        if not 0 <= self.percent <= 100:
+            raise ValueError("percent is 0 to 100")
 
 
 class StageRecord(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -25,14 +47,39 @@ class StageRecord(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     """From then on SSE connects are answered 204 (`Sunset` header before)."""
     link: str = ""
     """Where the move is described (`Link` header)."""
+    brownouts: tuple[Brownout, ...] = ()
+    """Ascending by `at`; they count in stage `websocket` only. The share is that of the last one begun."""
+    fallback_scope: FallbackScope = "instance"
+    """Whose SSE a live WebSocket silences: that of its own instance, or that of every instance of the user
+    ("one device at a time")."""
+    budgets: Budgets = DEFAULT_BUDGETS
+    held_until: int = 0
+    """The guard stepped back: until this Unix second going on to a later stage is refused."""
+    mirror: MirrorMode | None = None
+    """What is copied to the channels of old servers; None: the node's own setting."""
 
     def __post_init__(self) -> None:
-        if self.deprecated_at < 0 or self.sunset_at < 0:
+        if self.deprecated_at < 0 or self.sunset_at < 0 or self.held_until < 0:
             raise ValueError("times are Unix seconds")
         if self.deprecated_at and self.sunset_at and self.sunset_at < self.deprecated_at:
             raise ValueError("the sunset must not come before the deprecation")
         if not self.link.isascii() or not self.link.isprintable() or set(self.link) & set(' <>"'):
             raise ValueError("link must be a URL: it goes into a header")
+        if len(self.brownouts) > MAX_BROWNOUTS:
+            raise ValueError(f"a schedule has at most {MAX_BROWNOUTS} brownouts")
+        starts = [brownout.at for brownout in self.brownouts]
+        if any(later <= earlier for earlier, later in pairwise(starts)):
+            raise ValueError("brownouts are in ascending order of `at`, no two at the same time")
+
+    def brownout_percent(self, now_s: float) -> float:
+        """The share of SSE connects to send away at `now_s`: that of the last brownout begun, 0 before the
+        first."""
+        share = 0.0
+        for brownout in self.brownouts:
+            if brownout.at > now_s:
+                break
+            share = brownout.percent
+        return share
 
 
 class Deprecation(Struct, frozen=True):
@@ -57,6 +104,15 @@ class Decision(Struct, frozen=True):
     compare: bool
     """Both transports deliver, and the pair is compared."""
     deprecation: Deprecation | None = None
+    brownout_percent: float = 0.0
+    """Of the SSE connects that are served, the share to be sent away for a while, 0 to 100."""
+    fallback_scope: FallbackScope = "instance"
+    """Whose SSE sessions a WebSocket of this user may silence."""
+
+    @property
+    def may_pair(self) -> bool:
+        """The SSE and WebSocket sessions of one instance are brought together, to mute or to compare."""
+        return self.may_mute or self.compare
 
     @property
     def websocket_refusal(self) -> Close | None:
@@ -73,11 +129,14 @@ def decide(record: StageRecord, tenant: str, user: str, now_s: float) -> Decisio
     """The decision for `user` of `tenant` at Unix time `now_s`."""
     stage = effective_stage(record, tenant, user)
     last = stage is Stage.WEBSOCKET
+    over = bool(record.sunset_at) and now_s >= record.sunset_at
     return Decision(
         stage=stage,
         websocket=stage is not Stage.SSE,
-        sse=not (last and record.sunset_at and now_s >= record.sunset_at),
+        sse=not (last and over),
         may_mute=stage in (Stage.FALLBACK, Stage.WEBSOCKET),
         compare=stage is Stage.SHADOW,
         deprecation=Deprecation(record.deprecated_at, record.sunset_at, record.link) if last else None,
+        brownout_percent=record.brownout_percent(now_s) if last and not over else 0.0,
+        fallback_scope=record.fallback_scope,
     )

@@ -1,4 +1,4 @@
-"""The command line: serve, doctor, token, publish, tail, bench.
+"""The command line: serve, doctor, token, publish, tail, migrate, tenants, bench.
 
 In: arguments, settings. Out: a running server, or requests to one over its public HTTP interface; text for
 people, or JSON with `--json`. Must not: change a running server's files, show a traceback for an expected

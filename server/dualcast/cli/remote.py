@@ -14,7 +14,7 @@ from dualcast.sections import Key
 from dualcast.settings import Settings
 
 from .console import CommandFailed, note
-from .demo import DEMO, LIFE_S, existing_demo_key, is_loopback
+from .demo import DEMO, LIFE_S, Claims, existing_demo_key, is_loopback
 from .sign import signed
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -49,10 +49,11 @@ def server_options(command: F) -> F:
     )(command)
 
 
-def remote(url: str, token: str | None) -> Remote:
+def remote(url: str, token: str | None, claims: Claims = DEMO) -> Remote:
     """The server at `url`. Raises CommandFailed.
 
-    Without a token, the demo key of this directory signs one, but only for a server on this machine.
+    Without a token, the demo key of this directory signs one with `claims`, but only for a server on this
+    machine.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -63,7 +64,7 @@ def remote(url: str, token: str | None) -> Remote:
         if secret is None:
             raise CommandFailed("no token: give --token or DUALCAST_TOKEN (`dualcast token` makes one)")
         tenant = settings.tenancy.legacy_tenant
-        token = signed(DEMO, Key(secret=secret), settings.identity, tenant=tenant, life_s=LIFE_S)
+        token = signed(claims, Key(secret=secret), settings.identity, tenant=tenant, life_s=LIFE_S)
         note("Using the demo token of this directory.")
     if not token.isascii() or not token.isprintable() or " " in token:
         raise CommandFailed("the token holds characters no token has")

@@ -14,10 +14,12 @@ from dualcast.settings import SettingsError
 from .bench import bench
 from .console import CommandFailed, problem
 from .doctor import doctor
+from .migrate import migrate
 from .publish import publish
 from .serve import serve
 from .sign import token
 from .tail import tail
+from .tenants import tenants
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -28,7 +30,7 @@ def cli() -> None:
     """Notifications to EventSource and WebSocket clients over one event bus."""
 
 
-for _command in (serve, doctor, token, publish, tail, bench):
+for _command in (serve, doctor, token, publish, tail, migrate, tenants, bench):
     cli.add_command(_command)
 
 

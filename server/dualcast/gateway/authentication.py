@@ -2,7 +2,8 @@
 
 A guard on the application authenticates every Litestar route unless its `opt` says `public=True` (listed in
 a test) or `authenticates=True` (it does so itself: publishing for speed, streams and sockets because their
-refusals differ). `opt["role"]` asks for `publisher` or `admin` on top. REST takes the Authorization header,
+refusals differ). `opt["role"]` asks for `publisher`, `admin` or `operator` (then an admin passes as well,
+and the handler looks at whose tenant it is) on top. REST takes the Authorization header,
 or the cookie from an allowed Origin; never the query, so no token can get into a log.
 """
 
@@ -15,7 +16,7 @@ from litestar.connection import ASGIConnection
 from litestar.handlers.base import BaseRouteHandler
 
 from dualcast.model.errors import Forbidden, Unauthorized
-from dualcast.model.principal import ADMIN, PUBLISHER, Principal
+from dualcast.model.principal import ADMIN, OPERATOR, PUBLISHER, Principal
 
 from .body import Scope
 from .limits import counted
@@ -63,6 +64,8 @@ def require_role(principal: Principal, role: str | None) -> None:
     """Raises Forbidden when `role` is asked for and the principal has neither it nor `admin`."""
     if role == ADMIN and not principal.is_admin:
         raise Forbidden("this needs the role admin", code="admin-only")
+    if role == OPERATOR and not principal.is_admin and OPERATOR not in principal.roles:
+        raise Forbidden("this needs the role admin, or operator", code="admin-only")
     if role == PUBLISHER and not principal.may_publish:
         raise Forbidden("this needs the role publisher or admin", code="publisher-only")
 

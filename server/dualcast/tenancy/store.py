@@ -7,6 +7,8 @@ interval.
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Any, Protocol
 
@@ -14,10 +16,12 @@ import msgspec
 from msgspec import Struct
 
 from dualcast.model.channel import check_tenant
+from dualcast.model.errors import BusUnavailable
 from dualcast.state.follow import StateFollower
 from dualcast.state.port import StateStore, Value, VersionConflict
 from dualcast_migration.stage import check_move
 
+from .audit import SERVER, SETTINGS, Audit, LastChange, Note, entry_of
 from .model import Tenant, decode_hook, storage_hook
 from .validate import check_tenant_value
 
@@ -36,10 +40,15 @@ class TenantRecord(Struct, frozen=True):
 
 class Stored(Struct, frozen=True, omit_defaults=True):
     """The stored form. `seeds`: part (`keys`, `settings`, `stage`) → digest of what the settings said of it
-    last."""
+    last. `change`: the last change of its stage, filed in the audit when the value has been written."""
 
     tenant: Tenant
     seeds: dict[str, str] = {}
+    change: LastChange | None = None
+
+
+Edit = Callable[[Stored | None], Tenant]
+"""What is stored now → the tenant as it shall be. Raises to refuse; called again when somebody was faster."""
 
 
 class TenantStore(Protocol):
@@ -62,13 +71,20 @@ class TenantStore(Protocol):
         """The tenant as it is stored now."""
         ...
 
-    async def put(self, tenant: Tenant, *, expected: int | None = None) -> int:
+    async def put(self, tenant: Tenant, *, expected: int | None = None, note: Note | None = None) -> int:
         """Stores `tenant` and returns its version; this node knows it at once, the others within the poll
-        interval.
+        interval. A change of its stage is audited, with `note` when there is one.
 
         `expected`: the version it must have now, 0 for a new one. Raises BadTenant, VersionConflict,
         IllegalMove (its stage cannot be reached from the stored one).
         """
+        ...
+
+    async def change(
+        self, tenant_id: str, edit: Edit, *, expected: int | None = None, note: Note | None = None
+    ) -> tuple[Stored, int]:
+        """Stores what `edit` makes of the stored tenant, as `put` does but without looking at the move;
+        returns what is stored then, and its version."""
         ...
 
     async def list(self, *, after: str = "", limit: int = PAGE) -> list[TenantRecord]:
@@ -91,6 +107,14 @@ def _digest_part(part: Any) -> str:
     return sha256(_encoder.encode(part)).hexdigest()
 
 
+def _now_ms() -> int:
+    return round(time.time() * 1000)
+
+
+def _by_settings() -> Note:
+    return Note(SETTINGS, "the settings say so", _now_ms())
+
+
 def _record(value: Value) -> TenantRecord:
     return TenantRecord(_decoder.decode(value.data).tenant, value.version)
 
@@ -101,6 +125,7 @@ class SharedTenants:
 
     def __init__(self, store: StateStore, follower: StateFollower) -> None:
         self._store = store
+        self.audit = Audit(store)
         self._known: dict[str, TenantRecord] = {}
         self._issuers: dict[str, tuple[str, ...]] | None = None
         self._origins: tuple[str, ...] | None = None
@@ -136,19 +161,41 @@ class SharedTenants:
         value = await self._store.get(SPACE, check_tenant(tenant_id))
         return None if value is None else _record(value)
 
-    async def put(self, tenant: Tenant, *, expected: int | None = None) -> int:
+    def stages(self) -> Iterator[tuple[str, str, float]]:
+        """(tenant, stage, percent of its users in it) as this node knows them. Never waits."""
+        for tenant_id, record in list(self._known.items()):
+            stage = record.tenant.stage
+            yield tenant_id, str(stage.stage), stage.cohort.percent
+
+    async def stored(self, tenant_id: str) -> tuple[Stored, int] | None:
+        """What is stored now, and its version. An unfiled audit entry is filed first."""
+        value = await self._store.get(SPACE, check_tenant(tenant_id))
+        if value is None:
+            return None
+        stored = _decoder.decode(value.data)
+        await self._file(stored, value.version)
+        return stored, value.version
+
+    async def put(self, tenant: Tenant, *, expected: int | None = None, note: Note | None = None) -> int:
+        def edit(old: Stored | None) -> Tenant:
+            if old is not None:
+                check_move(old.tenant.stage.stage, tenant.stage.stage)
+            return tenant
+
         check_tenant_value(tenant)
+        return (await self.change(tenant.id, edit, expected=expected, note=note))[1]
+
+    async def change(
+        self, tenant_id: str, edit: Edit, *, expected: int | None = None, note: Note | None = None
+    ) -> tuple[Stored, int]:
         for _ in range(MAX_ATTEMPTS):
-            value = await self._store.get(SPACE, tenant.id)
+            value = await self._store.get(SPACE, check_tenant(tenant_id))
             if expected is not None and (value.version if value else 0) != expected:
                 break
             old = None if value is None else _decoder.decode(value.data)
-            if old is not None:
-                check_move(old.tenant.stage.stage, tenant.stage.stage)
+            tenant = check_tenant_value(edit(old))
             try:
-                return await self._write(
-                    Stored(tenant, old.seeds if old else {}), value.version if value else 0
-                )
+                return await self._write(tenant, old.seeds if old else {}, value, old, note)
             except VersionConflict:
                 continue
         raise VersionConflict("the tenant was changed by somebody else; read it again")
@@ -174,7 +221,7 @@ class SharedTenants:
             value = await self._store.get(SPACE, seed.id)
             try:
                 if value is None:
-                    await self._write(Stored(seed, digests), 0)
+                    await self._write(seed, digests, None, None, _by_settings())
                     return "created"
                 old = _decoder.decode(value.data)
                 taken, kept = {}, []
@@ -189,7 +236,7 @@ class SharedTenants:
                 seeds = old.seeds | {part: digests[part] for part in digests if part not in kept}
                 if taken or seeds != old.seeds:
                     tenant = msgspec.structs.replace(old.tenant, **taken)
-                    await self._write(Stored(tenant, seeds), value.version)
+                    await self._write(tenant, seeds, value, old, _by_settings())
             except VersionConflict:
                 continue  # another node seeds too
             if kept:
@@ -201,10 +248,46 @@ class SharedTenants:
             return "updated" if taken else "unchanged"
         raise VersionConflict(f"tenant {seed.id} is being changed all the time")
 
-    async def _write(self, stored: Stored, expected: int) -> int:
-        version = await self._store.put(SPACE, stored.tenant.id, encode_stored(stored), expected=expected)
-        self._learn(stored.tenant.id, TenantRecord(stored.tenant, version))
-        return version
+    async def _write(
+        self,
+        tenant: Tenant,
+        seeds: dict[str, str],
+        value: Value | None,
+        old: Stored | None,
+        note: Note | None,
+    ) -> tuple[Stored, int]:
+        """Stores `tenant` over `value` (None: there is none yet), which decodes to `old`. Raises
+        VersionConflict."""
+        version = value.version if value else 0
+        changed = old is None or old.tenant.stage != tenant.stage
+        if changed:
+            number = old.change.number if old and old.change else 0
+            if old is None:
+                number = await self.audit.last_number(tenant.id)
+            else:
+                await self._file(old, version)  # the note of the change before is about to be overwritten
+            note = note or Note(SERVER, "not said", _now_ms())
+            if old is None:
+                note = msgspec.structs.replace(note, action="create")
+            change: LastChange | None = LastChange(number + 1, note, old.tenant.stage if old else None)
+        else:
+            change = old.change if old else None
+            if change is not None and not change.version:
+                change = msgspec.structs.replace(change, version=version)
+        stored = Stored(tenant, seeds, change)
+        version = await self._store.put(SPACE, tenant.id, encode_stored(stored), expected=version)
+        self._learn(tenant.id, TenantRecord(tenant, version))
+        if changed:
+            try:
+                await self._file(stored, version)
+            except BusUnavailable:
+                # The change is made and its note is stored with it: whoever comes next files the entry.
+                _log.warning("tenant %s: the audit entry of its change is filed later", tenant.id)
+        return stored, version
+
+    async def _file(self, stored: Stored, version: int) -> None:
+        if stored.change is not None:
+            await self.audit.file(stored.tenant.id, entry_of(stored.change, stored.tenant.stage, version))
 
     async def _reload(self, tenant_id: str) -> None:
         value = await self._store.get(SPACE, tenant_id)

@@ -6,16 +6,18 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import urlsplit
 
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from dualcast.model.channel import ALL, KINDS, check_id, check_tenant
+from dualcast.model.channel import ALL, KINDS, check_channel_id, check_id, check_tenant
 from dualcast.model.errors import BadChannel, BadRequest
+from dualcast_migration.policy import StageRecord
 
-from .model import SigningKey, Tenant, TenantSettings
+from .model import SigningKey, Tenant, TenantSettings, storage_hook
 
 MIN_SECRET_BYTES = 32
 """RFC 7518 section 3.2."""
@@ -25,6 +27,12 @@ MAX_KEYS = 16
 MAX_PATTERNS = 100
 MAX_ORIGINS = 100
 MAX_TEXT = 2_048
+MAX_KEY_CHARACTERS = 8_192
+"""Of a secret or a PEM."""
+MAX_STAGE_BYTES = 20 * 1024
+"""A stage record as JSON: a stored tenant (64 KiB) holds the present one and the one before."""
+MAX_REST_BYTES = 20 * 1024
+"""Keys and settings as JSON: however full they are, the guard can still step back."""
 
 
 class BadTenant(BadRequest):
@@ -47,7 +55,23 @@ def check_tenant_value(tenant: Tenant) -> Tenant:
             raise BadTenant(f"keys[{place}].kid: another key has the same")
         kids.add(key.kid)
     _check_settings(tenant.settings)
+    _check_stage(tenant.stage)
+    if len(msgspec.json.encode((tenant.keys, tenant.settings), enc_hook=storage_hook)) > MAX_REST_BYTES:
+        raise BadTenant(f"keys and settings: more than {MAX_REST_BYTES} bytes of JSON together")
     return tenant
+
+
+def _check_stage(stage: StageRecord) -> None:
+    for name in ("allow", "deny"):
+        for place, user in enumerate(getattr(stage.cohort, name)):
+            try:
+                check_id(user)
+            except BadChannel as error:
+                raise BadTenant(f"stage.cohort.{name}[{place}]: {error.reason}") from None
+    if len(stage.link) > MAX_TEXT:
+        raise BadTenant(f"stage.link: at most {MAX_TEXT} characters")
+    if len(msgspec.json.encode(stage)) > MAX_STAGE_BYTES:
+        raise BadTenant(f"stage: more than {MAX_STAGE_BYTES} bytes of JSON; name fewer users in the cohort")
 
 
 def _check_key(key: SigningKey, at: str) -> None:
@@ -55,6 +79,10 @@ def _check_key(key: SigningKey, at: str) -> None:
         text = getattr(key, name)
         if len(text) > MAX_TEXT or not text.isprintable():
             raise BadTenant(f"{at}.{name}: at most {MAX_TEXT} printable characters")
+    if len(key.public_key) > MAX_KEY_CHARACTERS or (
+        key.secret is not None and len(key.secret.reveal()) > MAX_KEY_CHARACTERS
+    ):
+        raise BadTenant(f"{at}: a secret or public_key has at most {MAX_KEY_CHARACTERS} characters")
     given = [key.secret is not None, bool(key.public_key), bool(key.jwks_url)]
     if sum(given) != 1:
         raise BadTenant(f"{at}: give exactly one of secret, public_key and jwks_url")
@@ -156,7 +184,7 @@ def _check_pattern(pattern: str, at: str) -> None:
     if kind == "user":
         raise BadTenant(f"{at}: a user's channel is never public; record a grant instead")
     try:
-        check_id(ident)
+        check_channel_id(kind, ident)
     except BadChannel as error:
         raise BadTenant(f"{at}: {error.reason}") from None
 

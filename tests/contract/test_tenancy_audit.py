@@ -1,0 +1,250 @@
+"""The audit over every state engine: whole, in order, bounded, and not lost when a node dies in between."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from dualcast.model.errors import BusUnavailable
+from dualcast.state.memory import MemoryState
+from dualcast.state.port import StateStore
+from dualcast.tenancy import audit
+from dualcast.tenancy.audit import BadReason
+from dualcast.tenancy.model import Tenant, TenantSettings
+from dualcast.tenancy.stages import (
+    NothingToRollBack,
+    UnknownTenant,
+)
+from dualcast.tenancy.store import SPACE
+from dualcast_migration.cohort import Cohort
+from dualcast_migration.policy import StageRecord
+from dualcast_migration.stage import Stage
+from support.redis_server import RedisServer
+from support.stage_control import WHO, Here
+from support.state_engines import ENGINES, open_state
+
+pytestmark = pytest.mark.anyio
+SSE, SHADOW, FALLBACK, WEBSOCKET = Stage
+
+
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    """A redis-server of this module's own."""
+    with RedisServer(tcp=True) as server:
+        yield server.url
+
+
+@pytest.fixture(params=ENGINES)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StateStore]:
+    url = request.getfixturevalue("redis_url") if request.param == "redis" else ""
+    async with open_state(request.param, tmp_path, url) as opened:
+        yield opened
+
+
+async def test_the_audit_says_who_when_from_to_why_and_version(store: StateStore) -> None:
+    here = await Here.open(store)
+    first = await here.at(SSE)
+    here.clock.forward(10)
+    made = await here.control.change("acme", StageRecord(stage=SHADOW), who="a/b", why="  because  ")
+    entry, created = (await here.control.history("acme")).entries
+    assert entry == audit.AuditEntry(
+        number=2,
+        version=made.version,
+        at_ms=round(here.clock.now * 1000),
+        who="a/b",
+        action="set",
+        why="because",
+        before=StageRecord(stage=SSE),
+        after=StageRecord(stage=SHADOW),
+    )
+    assert made.last == entry == (await here.control.read("acme")).last
+    assert (created.number, created.version, created.action, created.before) == (1, first, "create", None)
+    shown = msgspec.json.decode(msgspec.json.encode(entry))
+    assert {"from", "to", "who", "why", "version", "at_ms"} <= set(shown)
+
+
+async def test_changes_without_a_version_all_happen_one_after_the_other(store: StateStore) -> None:
+    here = await Here.open(store)
+    await here.at(SHADOW)
+
+    async def attempt(number: int) -> None:
+        await here.control.change("acme", StageRecord(stage=SHADOW, cohort=Cohort(number)), who="x", why="y")
+
+    await asyncio.gather(*(attempt(number) for number in range(1, 5)))
+    entries = (await here.control.history("acme")).entries
+    assert [entry.number for entry in entries] == [5, 4, 3, 2, 1]
+    for later, earlier in itertools.pairwise(entries):
+        assert later.before == earlier.after
+
+
+async def test_tenants_have_their_own_history(store: StateStore) -> None:
+    here = await Here.open(store)
+    for name in ("acme", "acme-2", "acm"):
+        await here.tenants.put(Tenant(id=name, stage=StageRecord(stage=SSE)))
+    await here.control.change("acme-2", StageRecord(stage=SHADOW), **WHO)
+    lengths = {name: len((await here.control.history(name)).entries) for name in ("acme", "acme-2", "acm")}
+    assert lengths == {"acme": 1, "acme-2": 2, "acm": 1}
+    for call in (
+        here.control.read("nobody"),
+        here.control.history("nobody"),
+        here.control.rollback("nobody", **WHO),
+        here.control.change("nobody", StageRecord(), **WHO),
+        here.control.step_back("nobody", **WHO, now_s=1, hold_off_s=1),
+    ):
+        with pytest.raises(UnknownTenant):
+            await call
+    assert await here.tenants.get("nobody") is None
+
+
+async def test_history_in_pages_and_bounded(store: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "KEPT", 8)
+    here = await Here.open(store)
+    await here.at(SHADOW)
+    for number in range(1, 12):
+        await here.control.change("acme", StageRecord(stage=SHADOW, cohort=Cohort(number)), **WHO)
+    kept = await store.list(audit.SPACE, prefix="acme/", limit=100)
+    assert len(kept) == 8
+    first = await here.control.history("acme", limit=3)
+    assert [entry.number for entry in first.entries] == [12, 11, 10] and first.next == 10
+    second = await here.control.history("acme", before=first.next, limit=3)
+    assert [entry.number for entry in second.entries] == [9, 8, 7]
+    third = await here.control.history("acme", before=second.next, limit=3)
+    assert [entry.number for entry in third.entries] == [6, 5] and third.next == 0
+    assert (await here.control.history("acme", before=5)).entries == []
+    assert (await here.control.history("acme", before=1)).entries == []
+
+
+class Crash(Exception):
+    """The node dies here."""
+
+
+@pytest.mark.parametrize("repair", ["read", "history", "change", "settings"])
+async def test_an_entry_survives_a_crash_between_the_two_writes(
+    store: StateStore, repair: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying, other = await Here.open(store), await Here.open(store)
+    await dying.at(SSE)
+    put = type(store).put
+
+    async def dies(self: Any, space: str, *args: Any, **more: Any) -> int:
+        if space == audit.SPACE:
+            raise Crash
+        return await put(self, space, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "put", dies)
+        with pytest.raises(Crash):
+            await dying.control.change("acme", StageRecord(stage=SHADOW), who="lost/one", why="half")
+    assert len(await store.list(audit.SPACE, prefix="acme/")) == 1
+    if repair == "read":
+        await other.control.read("acme")
+    elif repair == "history":
+        assert len((await other.control.history("acme")).entries) == 2
+    elif repair == "change":
+        await other.control.change("acme", StageRecord(stage=FALLBACK), **WHO)
+    else:  # a change of other parts keeps the note, with the version the stage was changed at
+        tenant = Tenant(id="acme", settings=TenantSettings(publish_burst=3), stage=StageRecord(stage=SHADOW))
+        await other.tenants.put(tenant)
+        await other.control.read("acme")
+    entries = {entry.number: entry for entry in (await other.control.history("acme")).entries}
+    assert (
+        len(await store.list(audit.SPACE, prefix="acme/")) == len(entries) == (3 if repair == "change" else 2)
+    )
+    lost = entries[2]
+    assert (lost.who, lost.why, lost.before, lost.after) == (
+        "lost/one",
+        "half",
+        StageRecord(stage=SSE),
+        StageRecord(stage=SHADOW),
+    )
+    assert entries[1].version < lost.version < (entries[3].version if 3 in entries else 2**60)
+
+
+async def test_an_audit_that_cannot_be_written_does_not_undo_the_change(
+    store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = await Here.open(store)
+    await here.at(SSE)
+    put = type(store).put
+
+    async def away(self: Any, space: str, *args: Any, **more: Any) -> int:
+        if space == audit.SPACE:
+            raise BusUnavailable("away")
+        return await put(self, space, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "put", away)
+        made = await here.control.change("acme", StageRecord(stage=SHADOW), **WHO)
+        assert made.record.stage is SHADOW
+        # The next change would overwrite the note: it is refused until the entry can be filed.
+        with pytest.raises(BusUnavailable):
+            await here.control.change("acme", StageRecord(stage=FALLBACK), **WHO)
+        assert here.tenants.current("acme") == Tenant(id="acme", stage=StageRecord(stage=SHADOW))
+    assert [entry.number for entry in (await here.control.history("acme")).entries] == [2, 1]
+
+
+async def test_a_tenant_made_once_more_goes_on_counting(store: StateStore) -> None:
+    here = await Here.open(store)
+    await here.at(SSE)
+    await here.control.change("acme", StageRecord(stage=SHADOW), **WHO)
+    await store.delete(SPACE, "acme")
+    await here.at(FALLBACK)
+    entries = (await here.control.history("acme")).entries
+    assert [(entry.number, entry.action) for entry in entries] == [(3, "create"), (2, "set"), (1, "create")]
+
+
+async def test_settings_that_change_the_stage_are_audited(store: StateStore) -> None:
+    here = await Here.open(store)
+    seed = Tenant(id="acme", stage=StageRecord(stage=SHADOW))
+    await here.tenants.seed((seed,))
+    await here.tenants.seed((replace(seed, settings=TenantSettings(publish_burst=2)),))
+    await here.tenants.seed((replace(seed, stage=StageRecord(stage=FALLBACK)),))
+    entries = (await here.control.history("acme")).entries
+    assert [(entry.who, entry.action, entry.after.stage) for entry in entries] == [
+        ("settings", "set", FALLBACK),
+        ("settings", "create", SHADOW),
+    ]
+
+
+async def test_a_tenant_of_before_there_was_an_audit(store: StateStore) -> None:
+    await store.put(SPACE, "acme", b'{"tenant":{"id":"acme","stage":{"stage":"shadow"}}}')
+    here = await Here.open(store)
+    assert (await here.control.read("acme")).last is None
+    assert (await here.control.history("acme")).entries == []
+    with pytest.raises(NothingToRollBack):
+        await here.control.rollback("acme", **WHO)
+    await here.control.change("acme", StageRecord(stage=FALLBACK), **WHO)
+    (entry,) = (await here.control.history("acme")).entries
+    assert (entry.number, entry.before, entry.action) == (1, StageRecord(stage=SHADOW), "set")
+    assert (await here.control.rollback("acme", **WHO)).record == StageRecord(stage=SHADOW)
+
+
+async def test_changes_that_change_nothing_leave_no_entry(store: StateStore) -> None:
+    here = await Here.open(store)
+    await here.at(SHADOW)
+    await here.control.change("acme", StageRecord(stage=SHADOW), **WHO)
+    await here.tenants.put(Tenant(id="acme", stage=StageRecord(stage=SHADOW)))
+    assert len((await here.control.history("acme")).entries) == 1
+    with pytest.raises(NothingToRollBack):
+        await here.control.rollback("acme", **WHO)
+
+
+@pytest.mark.parametrize("why", ["", "   ", "x" * 501, "two\nlines", "\x1b[31mred"])
+async def test_a_change_needs_a_reason_that_can_be_shown(why: str) -> None:
+    here = await Here.open(MemoryState())
+    await here.at(SSE)
+    for call in (
+        here.control.change("acme", StageRecord(stage=SHADOW), who="x", why=why),
+        here.control.rollback("acme", who="x", why=why),
+        here.control.schedule("acme", who="x", why=why),
+        here.control.step_back("acme", who="x", why=why, now_s=1, hold_off_s=1),
+    ):
+        with pytest.raises(BadReason):
+            await call
