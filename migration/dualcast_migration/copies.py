@@ -26,22 +26,27 @@ from dualcast.model.errors import BusUnavailable, DualcastError
 from dualcast.model.publication import Draft, Page, Quota, Receipt
 
 from .legacy_redis import Copy, OlderRedis, Publish
+from .quiet import Quiet
 
 _log = logging.getLogger(__name__)
 AT_ONCE = 200
 """Copies in one call of Redis."""
 AT_ONCE_BYTES = 512 * 1024
+TOGETHER = 50
+"""Targets of publications whose copies are made and said together."""
 
 
 class CopySettings(Struct, frozen=True, kw_only=True):
     """Bounds of what waits to be said."""
 
-    max_waiting: int = 10_000
+    max_waiting: int = 50_000
     """Publications; beyond, the oldest are dropped and counted."""
     max_bytes: int = 16 * 1024 * 1024
     patience_s: float = 10.0
     """How long a copy waits for Redis to come back; later it would be no news."""
     retry_s: float = 0.2
+    close_s: float = 3.0
+    """How long closing may take to say what waits."""
 
 
 class CopySource(Protocol):
@@ -49,6 +54,10 @@ class CopySource(Protocol):
 
     types: frozenset[str]
     """Event types it looks at."""
+
+    def wants(self) -> bool:
+        """Whether it copies anything now. Never waits."""
+        ...
 
     async def copies(self, draft: Draft) -> Sequence[Copy]:
         """Raises BusUnavailable: tried again."""
@@ -65,8 +74,11 @@ class Outbox:
         self._settings = settings or CopySettings()
         self._sources: dict[str, list[CopySource]] = {}
         self._waiting: deque[Draft | Sequence[Copy]] = deque()
+        self._saying: tuple[list[Draft | Sequence[Copy]], str] | None = None
+        """What is being said, and its token."""
         self._bytes = 0
         self._changed = asyncio.Event()
+        self._may_log = Quiet()
         self.said = 0
         """Copies published."""
         self.dropped = 0
@@ -85,7 +97,7 @@ class Outbox:
 
     def appended(self, draft: Draft) -> None:
         """Takes a publication that is new in the log; never waits or raises."""
-        if draft.type in self._sources:
+        if any(source.wants() for source in self._sources.get(draft.type, ())):
             self._put(draft)
 
     def put(self, copies: Sequence[Copy]) -> None:
@@ -99,60 +111,97 @@ class Outbox:
         while len(self._waiting) > self._settings.max_waiting or self._bytes > self._settings.max_bytes:
             self._bytes -= _size(self._waiting.popleft())
             self.dropped += 1
+            if self._may_log():
+                _log.warning("more is published than can be copied: %d copies dropped so far", self.dropped)
         self._changed.set()
 
     async def run(self) -> NoReturn:
         """Says what waits, oldest first, until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
-            if not self._waiting:
+            if self._saying is None and not self._waiting:
                 self._changed.clear()
                 await self._changed.wait()
+            await self._next()
+
+    async def close(self) -> None:
+        """Says what waits, within `close_s`; `run` must have been cancelled."""
+        try:
+            async with asyncio.timeout(self._settings.close_s):
+                while self._saying is not None or self._waiting:
+                    await self._next()
+        except TimeoutError:
+            left = len(self._waiting) + len(self._saying[0] if self._saying else ())
+            self.dropped += left
+            _log.warning("%d publications were not copied to older backends: the server stops", left)
+
+    async def _next(self) -> None:
+        """Says some of what waits. Cancelled, it is begun again by the next call, under its token."""
+        if self._saying is None:
+            self._saying = (self._take(), secrets.token_hex(12))
+        items, token = self._saying
+        until = asyncio.get_running_loop().time() + self._settings.patience_s
+        while True:
+            try:
+                await self._say(await self._copies(items), token)
+                break
+            except BusUnavailable:
+                if asyncio.get_running_loop().time() > until:
+                    self._give_up(len(items))
+                    break
+                await asyncio.sleep(self._settings.retry_s)
+            except Exception:  # noqa: BLE001 — a loop's edge: one odd call must not end all copies
+                _log.exception("copies for older backends could not be made")
+                self.dropped += len(items)
+                break
+        self._saying = None
+
+    def _take(self) -> list[Draft | Sequence[Copy]]:
+        """The oldest that wait, about TOGETHER targets: a call for each would be slower than publishing."""
+        items: list[Draft | Sequence[Copy]] = []
+        targets = 0
+        while self._waiting and targets < TOGETHER:
             item = self._waiting.popleft()
             self._bytes -= _size(item)
-            until = loop.time() + self._settings.patience_s
-            while True:
-                try:
-                    await self._say(await self._copies(item))
-                    break
-                except BusUnavailable:
-                    if loop.time() > until:
-                        self.dropped += 1
-                        break
-                    await asyncio.sleep(self._settings.retry_s)
-                except Exception:  # noqa: BLE001 — a loop's edge: one odd publication must not end all copies
-                    _log.exception("a copy for older backends could not be made")
-                    self.dropped += 1
-                    break
+            targets += len(item.channels) if isinstance(item, Draft) else len(item)
+            items.append(item)
+        return items
 
-    async def _copies(self, item: Draft | Sequence[Copy]) -> Sequence[Copy]:
-        """Those of `item`, and of what waits behind it and has its copies ready."""
-        if isinstance(item, Draft):
-            return [copy for source in self._sources[item.type] for copy in await source.copies(item)]
-        copies = list(item)
-        while self._waiting and len(copies) < AT_ONCE:
-            more = self._waiting[0]
-            if isinstance(more, Draft):
-                break
-            self._bytes -= _size(self._waiting.popleft())
-            copies += more
+    async def _copies(self, items: Sequence[Draft | Sequence[Copy]]) -> list[Copy]:
+        """In order. Raises BusUnavailable."""
+        copies: list[Copy] = []
+        made = await asyncio.gather(*map(self._copies_of, items), return_exceptions=True)
+        for one in made:
+            if isinstance(one, BaseException):
+                raise one
+            copies += one
         return copies
 
-    async def _say(self, copies: Sequence[Copy]) -> None:
+    async def _copies_of(self, item: Draft | Sequence[Copy]) -> Sequence[Copy]:
+        if not isinstance(item, Draft):
+            return item
+        try:
+            return [copy for source in self._sources[item.type] for copy in await source.copies(item)]
+        except BusUnavailable:
+            raise
+        except Exception:  # noqa: BLE001 — one odd publication must not take others with it
+            _log.exception("a copy for older backends could not be made")
+            self.dropped += 1
+            return ()
+
+    async def _say(self, copies: Sequence[Copy], token: str) -> None:
         part: list[Copy] = []
-        size = 0
+        size = number = 0
         for copy in copies:
             part.append(copy)
             size += len(copy.payload) if isinstance(copy, Publish) else 200
             if len(part) >= AT_ONCE or size >= AT_ONCE_BYTES:
-                await self._say_part(part)
-                part, size = [], 0
+                await self._say_part(part, f"{token}-{number}")
+                part, size, number = [], 0, number + 1
         if part:
-            await self._say_part(part)
+            await self._say_part(part, f"{token}-{number}")
 
-    async def _say_part(self, part: Sequence[Copy]) -> None:
+    async def _say_part(self, part: Sequence[Copy], token: str) -> None:
         """One call under one token: that it comes again is no second copy."""
-        token = secrets.token_hex(12)
         loop = asyncio.get_running_loop()
         until = loop.time() + self._settings.patience_s
         while True:
@@ -160,12 +209,17 @@ class Outbox:
                 await self._redis.say(part, token)
             except BusUnavailable:
                 if loop.time() > until:
-                    self.dropped += 1
+                    self._give_up()
                     return
                 await asyncio.sleep(self._settings.retry_s)
             else:
                 self.said += len(part)
                 return
+
+    def _give_up(self, count: int = 1) -> None:
+        self.dropped += count
+        if self._may_log():
+            _log.warning("no Redis for copies to older backends: %d dropped so far", self.dropped)
 
 
 def _size(item: Draft | Sequence[Copy]) -> int:

@@ -40,24 +40,26 @@ from .older_shapes import (
     Unreadable,
     read,
 )
+from .quiet import Quiet
 
 _log = logging.getLogger(__name__)
 AT_ONCE = 256
-QUIET_S = 1.0
-"""After a log line about an unreadable message."""
 
 
 class IngestSettings(Struct, frozen=True, kw_only=True):
     """Bounds of what waits to be taken in."""
 
     max_payload_bytes: int = 65_536
-    max_waiting: int = 10_000
-    """Messages; beyond, new ones are dropped here (other nodes may have them) and counted."""
+    max_waiting: int = 30_000
+    """Messages, some seconds' work; beyond, new ones are dropped here (other nodes may have them), counted
+    and logged."""
     max_bytes: int = 16 * 1024 * 1024
     patience_s: float = 15.0
     """How long a message waits for Redis to come back. With the time a process may stand still
     (`Listening.stale_s`) less than the bus remembers keys (60 s at least)."""
     retry_s: float = 0.2
+    close_s: float = 3.0
+    """How long closing may take to take in what was heard."""
 
 
 class Tasks(Protocol):
@@ -116,9 +118,11 @@ class Ingest:
         self._clock = clock
         self._subscription, self._since, self._number = "", 0, 0
         self._waiting: deque[Heard] = deque()
+        self._queue: list[list[tuple[Heard, Message]]] = []
+        """What is being taken in, in the portions it is tried in."""
         self._bytes = 0
         self._changed = asyncio.Event()
-        self._quiet_until = 0.0
+        self._may_log_unreadable, self._may_log_dropped = Quiet(), Quiet()
         self.heard = 0
         self.taken = 0
         """Publications and changes this node was the first to make."""
@@ -161,6 +165,8 @@ class Ingest:
             return
         if len(self._waiting) >= settings.max_waiting or self._bytes + len(payload) > settings.max_bytes:
             self.dropped += 1
+            if self._may_log_dropped():
+                _log.warning("older backends say more than is taken in: %d messages dropped", self.dropped)
             return
         self._bytes += len(payload)
         self._waiting.append(
@@ -170,41 +176,54 @@ class Ingest:
 
     def _unreadable(self, channel: bytes, why: str) -> None:
         self.unreadable += 1
-        now = time.monotonic()
-        if now >= self._quiet_until:  # a backend that says nothing else must not fill the log
-            self._quiet_until = now + QUIET_S
+        if self._may_log_unreadable():  # a backend that says nothing else must not fill the log
             # Without the payload: it is somebody's message.
             _log.warning("a message on %.100r of an older backend was dropped: %s", channel, why)
 
+    async def close(self) -> None:
+        """Takes in what was heard, within `close_s`; `run` must have been cancelled."""
+        try:
+            async with asyncio.timeout(self._settings.close_s):
+                while self._queue or self._waiting:
+                    await self._next_in()
+        except TimeoutError:
+            left = sum(map(len, self._queue)) + len(self._waiting)
+            self.dropped += left
+            _log.warning("%d messages of older backends were dropped: the server stops", left)
+
     async def _work(self) -> NoReturn:
-        loop = asyncio.get_running_loop()
-        queue: list[list[tuple[Heard, Message]]] = []
         while True:
-            if not queue and not self._waiting:
+            if not self._queue and not self._waiting:
                 self._changed.clear()
                 await self._changed.wait()
-            if not queue:
-                queue = [self._read(self._next())]
-            messages = queue.pop(0)
-            until = loop.time() + self._settings.patience_s
-            while messages:
-                try:
-                    await self._take(messages)
+            await self._next_in()
+
+    async def _next_in(self) -> None:
+        """Takes in some messages. Cancelled, they are begun again by the next call, which is harmless."""
+        if not self._queue:
+            self._queue = [self._read(self._next())]
+        messages = self._queue[0]
+        until = asyncio.get_running_loop().time() + self._settings.patience_s
+        parts: list[list[tuple[Heard, Message]]] = []
+        while messages:
+            try:
+                await self._take(messages)
+                break
+            except BusUnavailable:
+                if asyncio.get_running_loop().time() > until:
+                    self.dropped += len(messages)
+                    _log.warning("%d messages of older backends were dropped: no bus", len(messages))
                     break
-                except BusUnavailable:
-                    if loop.time() > until:
-                        self.dropped += len(messages)
-                        _log.warning("%d messages of older backends were dropped: no bus", len(messages))
-                        break
-                    await asyncio.sleep(self._settings.retry_s)
-                except Exception:  # noqa: BLE001 — a loop's edge: one odd message must not end taking in
-                    if len(messages) == 1:
-                        _log.exception("a message of an older backend could not be taken in")
-                        self.dropped += 1
-                        break
+                await asyncio.sleep(self._settings.retry_s)
+            except Exception:  # noqa: BLE001 — a loop's edge: one odd message must not end taking in
+                if len(messages) == 1:
+                    _log.exception("a message of an older backend could not be taken in")
+                    self.dropped += 1
+                else:
                     # Each by itself: the others are not to be lost with it, and those taken in stay so.
-                    queue = [[one] for one in messages] + queue
-                    break
+                    parts = [[one] for one in messages]
+                break
+        self._queue[:1] = parts
 
     def _next(self) -> list[Heard]:
         """What waits, in order: of one subscription, and no message twice (`lua/sight.lua` knows a call that
@@ -276,8 +295,9 @@ class Ingest:
         user, audience = said.user, None
         if said.connection:
             found = self._find(said.connection)
-            if found is None:
-                self.unknown += 1  # another node's, or an older backend's own
+            if found is None or user not in ("", found[0]):
+                # Another node's, or an older backend's own; or somebody else's who chose that name.
+                self.unknown += 1
                 return []
             user, audience = found[0], Audience(connections=(found[1],))
         elif said.device:

@@ -7,6 +7,9 @@ an old SSE server (contract section 9).
 | `fallback` | while the user (of a task: its owner) has no live socket here |
 | `always` | always |
 
+The tenant's stage record decides, changed at any time and in every stage; where it says nothing, the node's
+setting does.
+
 What went to `all` has no older channel and is not copied, nor is what an audience narrows to roles,
 connections or device kinds: nobody knows that of clients elsewhere. A socket is a WebSocket: someone on SSE
 here may have a tab that is still on SSE there.
@@ -16,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -24,8 +27,8 @@ from dualcast.model.publication import Audience, Draft
 
 from .legacy_redis import NOTIFICATIONS, PROGRESS, Copy, Publish
 from .older_shapes import eight_keys, progress_data
+from .policy import MirrorMode as Mode
 
-Mode = Literal["off", "fallback", "always"]
 SOCKET = "ws"
 LOOK_AT = 1000
 """Connections of a user that are looked at."""
@@ -46,18 +49,21 @@ Connections = Callable[[str, str | None, str, int], Awaitable[Sequence[Connectio
 
 
 class Mirror:
-    """A `CopySource` in one of the two modes that copy."""
+    """A `CopySource`. `mode`: asked for each publication."""
 
     types = frozenset({"notification", "task"})
 
-    def __init__(self, mode: Mode, tenant: str, connections: Connections) -> None:
-        self._fallback = mode == "fallback"
+    def __init__(self, mode: Callable[[], Mode], tenant: str, connections: Connections) -> None:
+        self._mode = mode
         self._tenant = tenant
         self._connections = connections
 
+    def wants(self) -> bool:
+        return self._mode() != "off"
+
     async def copies(self, draft: Draft) -> Sequence[Copy]:
         """One for each user, or one for the task. Raises BusUnavailable."""
-        if draft.ephemeral:
+        if draft.ephemeral or not self.wants():
             return ()
         if draft.type == "task":
             return await self._progress(draft)
@@ -75,7 +81,7 @@ class Mirror:
 
     async def _without(self, users: Sequence[str]) -> Sequence[str]:
         """Those of `users` who are due a copy."""
-        if not self._fallback:
+        if self._mode() != "fallback":
             return users
         due: list[str] = []
         for start in range(0, len(users), TOGETHER):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol
 
 from msgspec import Struct
@@ -22,8 +22,9 @@ from dualcast.presence.port import Batch, ConnectionFacts, PresenceStore
 from .copies import CopyingBus, CopySettings, Outbox
 from .ingest import Ingest, IngestSettings, Owner, Tasks
 from .legacy_redis import INSTANCE, Hearing, OlderRedis
-from .mirror import Mirror, Mode
+from .mirror import Mirror
 from .older_presence import Announcements, OlderPresence
+from .policy import MirrorMode
 from .ws_copies import Arrivals, Deliveries, Devices, Frame
 
 _log = logging.getLogger(__name__)
@@ -34,8 +35,6 @@ class OlderSettings(Struct, frozen=True, kw_only=True):
 
     tenant: str = "default"
     """Whose the older names are (`legacy_tenant`)."""
-    mirror: Mode = "off"
-    """`legacy_mirror`"""
     tidy_s: float = 10.0
     """The set `ws:online_users` is put in order so often, by one node."""
     copies: CopySettings = CopySettings()
@@ -80,13 +79,13 @@ class OlderBackends:
         presence: PresenceQuestions,
         announcements: Announcements,
         frame: Frame,
+        mirror: Callable[[], MirrorMode],
     ) -> None:
         """`tasks` and `announcements` announce on `behind`; `owner`: of tasks of the older queue; `frame`:
-        `dialects.conversations.Frames()`."""
+        `dialects.conversations.Frames()`; `mirror`: the mode now."""
         settings = self.settings
         instance = INSTANCE + node
-        if settings.mirror != "off":
-            self._outbox.add(Mirror(settings.mirror, settings.tenant, presence.connections))
+        self._outbox.add(Mirror(mirror, settings.tenant, presence.connections))
         self._outbox.add(Deliveries(frame, instance))
         self._outbox.add(Arrivals(instance))
         self._devices = Devices(instance, self._outbox.put, lambda: int(time.time() * 1000))
@@ -117,6 +116,13 @@ class OlderBackends:
             for loop in (self._ingest.run, self._outbox.run, self._tasks.run, self._tidy):
                 group.create_task(loop())
         raise AssertionError("no loop ends")
+
+    async def close(self) -> None:
+        """Takes in what was heard and says what is to be said, while the bus is still there; `run` must have
+        been cancelled, and presence taken off."""
+        if self._ingest is not None:
+            await self._ingest.close()
+        await self._outbox.close()
 
     async def _tidy(self) -> NoReturn:
         assert self._presence is not None

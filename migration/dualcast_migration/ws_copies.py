@@ -48,6 +48,9 @@ class Deliveries:
         self._frame = frame
         self._instance = instance
 
+    def wants(self) -> bool:
+        return True
+
     async def copies(self, draft: Draft) -> Sequence[Copy]:
         """One per participant who is due one, and per device kind where it is for some kinds only."""
         users = [channel[5:] for channel in draft.channels if channel.startswith("user:")]
@@ -87,6 +90,9 @@ class Arrivals:
 
     def __init__(self, instance: str) -> None:
         self._instance = instance
+
+    def wants(self) -> bool:
+        return True
 
     async def copies(self, draft: Draft) -> Sequence[Copy]:
         """One per user who came or went."""
@@ -150,8 +156,9 @@ class Devices:
         """A client's name for its connection → dualcast's."""
 
     def find(self, connection: str) -> tuple[str, str] | None:
-        """(user, dualcast's id) of a connection of this node, by either of its names."""
-        facts = self._known.get(self._named.get(connection, connection))
+        """(user, dualcast's id) of a connection of this node, by either of its names. Its own comes first:
+        the other one is chosen by a client, who might choose somebody's."""
+        facts = self._known.get(connection) or self._known.get(self._named.get(connection, ""))
         return None if facts is None else (facts.user, facts.id)
 
     def told(self, joins: Sequence[Join], leaves: Sequence[str]) -> None:
@@ -163,7 +170,8 @@ class Devices:
                 if facts.id not in self._known:
                     copies.append(self._event("device_connected", facts))
                 self._known[facts.id] = facts
-                if facts.instance:
+                holder = self._known.get(self._named.get(facts.instance, ""))
+                if facts.instance and (holder is None or holder.user == facts.user):
                     self._named[facts.instance] = facts.id
             else:
                 copies += self._gone(facts.id)

@@ -200,6 +200,22 @@ async def test_r3_a_redis_that_answers_nothing_is_left_and_found_again(
         await until(lambda: len(redis.clients("dualcast-older")) == 1)
 
 
+async def test_an_outage_is_logged_once_and_its_end(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "dualcast.bus.redis.listening")
+    redis.command("ACL", "SETUSER", "default", "resetchannels", "&notifications:*")  # the other is denied
+    found = Listening(settings(redis.url), channels=("ws:broadcast",), patterns=("notifications:*",))
+    task = asyncio.create_task(found.run(lambda *_: None, lambda _: None))
+    await until(lambda: found.failures >= 3)
+    assert [one.levelname for one in caplog.records] == ["WARNING"]
+    redis.command("ACL", "SETUSER", "default", "allchannels")
+    await until(lambda: found.up)
+    assert [one.levelname for one in caplog.records] == ["WARNING", "INFO"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_what_waited_in_a_process_that_stood_still_is_left_to_others(redis: RedisServer) -> None:
     async with hearing(redis, stale_s=30.0) as (found, heard):
         assert found._ear is not None

@@ -18,6 +18,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from unittest import mock
@@ -33,6 +34,7 @@ from dualcast.bus.redis.listening import Listening
 from dualcast.bus.redis.plain import PlainKeys
 from dualcast.bus.storage import Extension
 from dualcast.dialects.conversations import Frames
+from dualcast.features import mirror_mode
 from dualcast.mapping import presence_settings, redis_settings, task_settings
 from dualcast.presence.announcing import Announcements
 from dualcast.settings import Settings
@@ -41,8 +43,8 @@ from dualcast.tasks.older_queue import OlderQueue
 from dualcast.tasks.service import TaskService
 from dualcast.tenancy.grants import Grants
 from dualcast_migration.legacy_redis import CHANNELS, PATTERNS, extension
-from dualcast_migration.mirror import Mode
 from dualcast_migration.older_backends import OlderBackends, OlderSettings
+from dualcast_migration.policy import MirrorMode
 from support.legacy_node import legacy_node
 from support.node import WAIT_S, Node, Place, running_node
 from support.tokens import key
@@ -194,7 +196,7 @@ class OlderNode(Node):
 async def older_node(
     where: Place,
     *,
-    mirror: Mode = "off",
+    mirror: MirrorMode = "off",
     tidy_s: float = 0.2,
     dialects: Sequence[str] = (),
     **overrides: Mapping[str, Any],
@@ -207,7 +209,7 @@ async def older_node(
     def opened(settings: Settings) -> Stores:
         stores = open_stores(settings)
         assert isinstance(stores.bus, RedisBus)
-        older = OlderBackends(stores.bus, stores.bus, OlderSettings(mirror=mirror, tidy_s=tidy_s))
+        older = OlderBackends(stores.bus, stores.bus, OlderSettings(tidy_s=tidy_s))
         made.append((older, stores, settings))
         return replace(stores, bus=older.bus)
 
@@ -226,7 +228,7 @@ async def older_node(
         async with running as plain:
             patches.close()
             ((older, stores, settings),) = made
-            connect(older, stores, settings, plain.composition)
+            connect(older, stores, settings, plain.composition, mirror)
             node = OlderNode(plain.composition, plain.live, plain.http)
             node.older = older
             task = asyncio.create_task(older.run())
@@ -238,7 +240,9 @@ async def older_node(
                 await asyncio.gather(task, return_exceptions=True)
 
 
-def connect(older: OlderBackends, stores: Stores, settings: Settings, composition: Composition) -> None:
+def connect(
+    older: OlderBackends, stores: Stores, settings: Settings, composition: Composition, mirror: MirrorMode
+) -> None:
     """What the composition root does with the parts."""
     behind = Announcer(older.behind)
     features = composition.features
@@ -255,6 +259,7 @@ def connect(older: OlderBackends, stores: Stores, settings: Settings, compositio
         presence=features.presence,
         announcements=Announcements(behind, presence_settings(settings)),
         frame=Frames(),
+        mirror=partial(mirror_mode, composition.tenants, settings.tenancy.legacy_tenant, mirror),
     )
     features.tracker.told = older.told
 

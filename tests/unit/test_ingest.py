@@ -176,11 +176,12 @@ async def test_an_odd_message_takes_no_other_with_it() -> None:
         assert at.ingest.dropped == 1
 
 
-async def test_what_waits_is_bounded_in_number_and_bytes() -> None:
+async def test_what_waits_is_bounded_in_number_and_bytes(caplog: pytest.LogCaptureFixture) -> None:
     async with room(max_waiting=3) as at:
         for number in range(5):
             at.ear.say("notifications:alice", {"id": f"n{number}"})
         assert (at.ingest.waiting, at.ingest.dropped) == (3, 2)
+        assert [one.levelname for one in caplog.records] == ["WARNING"]  # told, and not once per message
     async with room(max_bytes=100) as at:
         for number in range(3):
             at.ear.say("notifications:alice", {"id": f"n{number}", "content": "x" * 60})
@@ -229,6 +230,7 @@ async def test_whom_a_frame_goes_to() -> None:
         for target in (
             {"target_connection_id": "phone"},
             {"target_connection_id": "elsewhere"},
+            {"target_connection_id": "phone", "target_user_id": "mallory"},
             {"target_user_id": "bob", "target_device_type": "tablet"},
         ):
             at.ear.say("ws:broadcast", {**target, "payload": payload, "instance_id": "old"})
@@ -241,7 +243,7 @@ async def test_whom_a_frame_goes_to() -> None:
         assert tablet.audience is not None
         assert tablet.audience.devices == ("tablet",)
         assert not phone.ephemeral
-        assert at.ingest.unknown == 1
+        assert at.ingest.unknown == 2
 
 
 async def test_presence_of_others_is_taken_and_of_dualcast_is_not() -> None:
@@ -252,6 +254,40 @@ async def test_presence_of_others_is_taken_and_of_dualcast_is_not() -> None:
         await at.until(lambda: at.ingest.taken == 1)
         assert at.people.taken == [Presence("alice", "old", True)]
         assert at.ingest.own == 1
+
+
+async def test_what_was_heard_is_taken_in_before_the_server_stops() -> None:
+    at = Room(close_s=5.0)
+    await at.log.start(Recorder())
+    task = asyncio.create_task(at.ingest.run())
+    await at.until(lambda: hasattr(at.ear, "heard"))
+    at.log.away = 10**9
+    at.ear.say("notifications:alice", {"id": "n0"})
+    await at.until(lambda: at.log.away < 10**9)  # in the middle of the first
+    for number in range(1, 600):
+        at.ear.say("notifications:alice", {"id": f"n{number}"})
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    at.log.away = 0
+    await at.ingest.close()
+    assert [draft.id for draft in at.log.drafts] == [f"n{number}" for number in range(600)]
+    assert (at.ingest.waiting, at.ingest.dropped) == (0, 0)
+    await at.log.close()
+
+
+async def test_a_stop_does_not_wait_for_a_bus_that_stays_away() -> None:
+    at = Room(close_s=0.05)
+    at.log.away = 10**9
+    await at.log.start(Recorder())
+    task = asyncio.create_task(at.ingest.run())
+    await at.until(lambda: hasattr(at.ear, "heard"))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    for number in range(3):
+        at.ear.say("notifications:alice", {"id": f"n{number}"})
+    await at.ingest.close()
+    assert at.ingest.dropped == 3
+    await at.log.close()
 
 
 async def test_a_flood_of_nonsense_is_counted_and_not_logged_each(caplog: pytest.LogCaptureFixture) -> None:

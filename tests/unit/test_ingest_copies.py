@@ -55,6 +55,9 @@ class Echo:
 
     types = frozenset({"note"})
 
+    def wants(self) -> bool:
+        return True
+
     async def copies(self, draft: Draft) -> Sequence[Copy]:
         return (Publish("c", draft.data, guarded=True),)
 
@@ -148,6 +151,52 @@ async def test_what_waits_is_bounded_and_the_oldest_go_first() -> None:
     assert b'{"n":0}' not in [payload for _, _, payloads in scripts.calls for payload in payloads]
 
 
+async def test_what_waits_is_said_before_the_server_stops_and_nothing_twice() -> None:
+    scripts = Scripts(away=10**9)
+    outbox = Outbox(OlderRedis(scripts, "default"), QUICK, sources=[Echo()])
+    async with running(outbox):
+        outbox.appended(draft(data=b"0"))
+        await scripts.until(1)  # in the middle of the first
+        for number in range(1, 5):
+            outbox.appended(draft(data=b"%d" % number))
+    scripts.away = 0
+    await outbox.close()
+    said = [(head[0], payloads) for _, head, payloads in scripts.calls]
+    first = [token for token, payloads in said if payloads == (b"0",)]
+    assert len(first) >= 2 and len(set(first)) == 1  # the same token: Redis knows what it has said
+    assert said[-1][1] == (b"1", b"2", b"3", b"4") and said[-1][0] != first[0]
+    assert said[-2][1] == (b"0",)
+    assert (outbox.waiting, outbox.dropped) == (0, 0)
+
+
+async def test_a_stop_does_not_wait_for_a_redis_that_stays_away() -> None:
+    scripts = Scripts(away=10**9)
+    settings = CopySettings(retry_s=0.005, close_s=0.05)
+    outbox = Outbox(OlderRedis(scripts, "default"), settings, sources=[Echo()])
+    for _ in range(3):
+        outbox.appended(draft())
+    await outbox.close()
+    assert outbox.dropped == 3
+
+
+async def test_publications_are_copied_many_at_a_time_and_an_odd_one_takes_no_other_with_it() -> None:
+    class Odd(Echo):
+        async def copies(self, draft: Draft) -> Sequence[Copy]:
+            if draft.data == b"17":
+                raise ValueError(draft.data)
+            return await super().copies(draft)
+
+    scripts = Scripts()
+    outbox = Outbox(OlderRedis(scripts, "default"), sources=[Odd()])
+    for number in range(1000):
+        outbox.appended(draft(data=b"%d" % number))
+    await outbox.close()
+    said = [payload for _, _, payloads in scripts.calls for payload in payloads]
+    assert said == [b"%d" % number for number in range(1000) if number != 17]
+    assert len(scripts.calls) <= 40  # a call for each would be slower than publishing is
+    assert (outbox.said, outbox.dropped) == (999, 1)
+
+
 async def test_an_odd_publication_does_not_end_the_copies() -> None:
     class Odd(Echo):
         async def copies(self, draft: Draft) -> Sequence[Copy]:
@@ -179,7 +228,7 @@ async def sockets(tenant: str, user: str | None, after: str, limit: int) -> list
 
 
 async def mirrored(mode: Any, note: Draft) -> list[str]:
-    found = await Mirror(mode, "default", sockets).copies(note)
+    found = await Mirror(lambda: mode, "default", sockets).copies(note)
     assert all(isinstance(copy, Publish) and copy.guarded for copy in found)
     return [copy.channel for copy in found if isinstance(copy, Publish)]
 
@@ -189,6 +238,21 @@ async def test_fallback_is_for_those_without_a_live_socket() -> None:
     names = ["notifications:alice", "notifications:bob", "notifications:dan"]
     assert await mirrored("fallback", note) == names
     assert await mirrored("always", note) == [*names[:2], "notifications:carol", names[2]]
+
+
+async def test_a_mirror_that_is_switched_off_copies_nothing_and_costs_nothing() -> None:
+    mode = "off"
+    mirror = Mirror(lambda: mode, "default", sockets)  # type: ignore[arg-type,return-value]
+    scripts = Scripts()
+    outbox = Outbox(OlderRedis(scripts, "default"), QUICK, sources=[mirror])
+    note = draft("notification", "user:alice", data=NOTE)
+    outbox.appended(note)
+    assert outbox.waiting == 0
+    mode = "always"
+    outbox.appended(note)
+    assert outbox.waiting == 1
+    mode = "off"
+    assert await mirror.copies(note) == ()
 
 
 async def test_the_mirror_keeps_to_the_audience() -> None:
@@ -269,6 +333,18 @@ def test_devices_are_told_once_each_way_and_found_by_either_name() -> None:
     said = [json.loads(copy.payload) for copy in copies if isinstance(copy, Publish)]
     assert [one["event_type"] for one in said] == ["device_connected", "device_disconnected"]
     assert all((one["connection_id"], one["device_id"]) == ("phone", "p") for one in said)
+
+
+def test_nobody_takes_over_a_connection_by_choosing_its_id() -> None:
+    devices = Devices("dualcast-n", lambda copies: None, lambda: 0)
+    victim = ConnectionFacts("n-1", "alice", "n", instance="phone")
+    thief = ConnectionFacts("n-2", "mallory", "n", instance="n-1")
+    devices.told((Join(victim, (GROUP,)), Join(thief, (GROUP,))), ())
+    assert devices.find("n-1") == ("alice", "n-1")
+    devices.told((Join(ConnectionFacts("n-3", "mallory", "n", instance="phone"), (GROUP,)),), ())
+    assert devices.find("phone") == ("alice", "n-1")
+    devices.told((Join(ConnectionFacts("n-4", "alice", "n", instance="phone"), (GROUP,)),), ("n-1",))
+    assert devices.find("phone") == ("alice", "n-4")  # her own next connection
 
 
 async def test_the_items_of_a_call_are_in_order() -> None:

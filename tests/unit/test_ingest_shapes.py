@@ -205,7 +205,8 @@ def test_a_frame_without_a_name_is_none() -> None:
 
 def test_whom_a_broadcast_is_for() -> None:
     found = broadcast({}, target_connection_id="c1", target_device_type="mobile")
-    assert (found.user, found.connection, found.device) == ("", "c1", "")
+    assert (found.user, found.connection, found.device) == ("u1", "c1", "")
+    assert broadcast({}, target_user_id=None, target_connection_id="c1").user == ""
     found = broadcast({}, target_device_type="mobile")
     assert (found.user, found.connection, found.device) == ("u1", "", "mobile")
     assert broadcast({}, target_user_id=7).user == "7"

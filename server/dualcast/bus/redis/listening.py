@@ -9,6 +9,7 @@ pub/sub.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -18,6 +19,7 @@ import hiredis
 from .options import RedisSettings
 from .wire import Link, LinkLost, open_link, pack, parse_address
 
+_log = logging.getLogger(__name__)
 NAME = "dualcast-older"
 """In CLIENT LIST."""
 PING_EVERY_S = 5.0
@@ -114,6 +116,7 @@ class Listening:
         server's time (Unix microseconds) just before it began."""
         settings = self._settings
         pause = 0.0
+        away = False
         while True:
             ear: _Ear | None = None
             try:
@@ -130,6 +133,9 @@ class Listening:
                 self._ear = ear
                 self.resubscribes += 1
                 pause = 0.0
+                if away:
+                    away = False
+                    _log.info("the names of older backends are heard again")
                 await self._until_lost(ear)
             except (LinkLost, TimeoutError, ValueError):
                 pass
@@ -139,6 +145,9 @@ class Listening:
                     self.stale += ear.stale
                     ear.abort()
             self.failures += 1
+            if not away:
+                away = True
+                _log.warning("the names of older backends are not heard now: what they publish may be lost")
             await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311 — jitter
             pause = min(settings.backoff_max_s, max(settings.backoff_min_s, pause * 2))
 
