@@ -71,6 +71,9 @@ class Settings(Section, frozen=True):
             raise ValueError("engine redis needs redis.url (DUALCAST_REDIS_URL)")
         if self.engine != "redis" and self.server.workers > 1:
             raise ValueError(f"engine {self.engine} lives in one process: server.workers must be 1")
+        if self.legacy.mirror != "off" and not (self.engine == "redis" and self.legacy.redis):
+            # It would copy nothing, and clients of old servers would go without a word.
+            raise ValueError(f"legacy.mirror = {self.legacy.mirror} needs engine redis and legacy.redis on")
 
     @property
     def engine(self) -> Engine:

@@ -119,6 +119,8 @@ async def test_a_thousand_targets_and_no_more(bus: EventBus, tenant: str, record
         "*",
         "é" * 128,
         "x" * 256,
+        "x" * 1024,
+        "名" * 341,
         "a@b.example",
         "\\",
         '"',

@@ -186,6 +186,14 @@ async def test_another_sender_is_for_administrators() -> None:
         assert code(await post(app, "send", U1, body)) == "forbidden"
         assert (await post(app, "send", U1, {**body, "sender_id": "u1"})).status_code == 200
         assert (await post(app, "send", admin(), body)).status_code == 200
+        # An integer is text, as in `sub`; true is no id.
+        assert code(await post(app, "send", U1, {"content": "c", "sender_id": 2})) == "forbidden"
+        answer = await post(app, "send", admin(), {"content": "c", "sender_id": 7})
+        assert (
+            answer.status_code == 200
+            and json.loads((await told(app))[-1].publication.data)["sender_id"] == "7"
+        )
+        assert (await post(app, "send", admin(), {"content": "c", "sender_id": True})).status_code == 422
         # A message of an administrator who does not take part.
         assert (await post(app, "send", admin(), {"content": "c"})).status_code == 200
         assert len(await app.appended("conversation:conv_1")) >= 3

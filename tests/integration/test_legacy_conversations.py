@@ -112,7 +112,7 @@ async def test_a_connection_of_another_node_is_excluded_too(crowd: Crowd) -> Non
         assert names(await crowd.got()) == {"u1/a": ["new_message"], "u2/a": ["new_message"]}
 
 
-@pytest.mark.covers("S3.51", "S3.52", "R32")
+@pytest.mark.covers("S3.51", "S3.52")
 async def test_typing_and_read_over_the_socket_do_what_the_http_calls_do(node: Node, crowd: Crowd) -> None:
     await chat(node, "send", "u2", content="c", id="m1")
     u1 = await crowd.join(node, "u1/a")
@@ -225,6 +225,7 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 # ── bytes ──
 
 
+@pytest.mark.covers("R30", "R31")
 async def test_every_publication_is_these_bytes_on_the_wire(node: Node) -> None:
     """The golden vectors, appended to the log with their own times, over a real socket. Two nodes' order does
     not matter: each vector is followed by a fence."""
@@ -252,6 +253,7 @@ async def test_every_publication_is_these_bytes_on_the_wire(node: Node) -> None:
             assert got == vector["ws"], vector["name"]
 
 
+@pytest.mark.covers("R32")
 async def test_every_answer_is_these_bytes_on_the_wire(node: Node) -> None:
     await chat(node, "send", "u2", content="c", id="m1")
     vectors = [vector for vector in VECTORS if "client" in vector]

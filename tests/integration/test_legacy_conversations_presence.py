@@ -59,10 +59,14 @@ async def test_r40_a_second_device_announces_nothing(node: Node, crowd: Crowd) -
     assert await seen.next() == ("u1", "online")
     second = await crowd.join(node, "u1/desk", deviceType="desktop")
     await registered(node, "u1", 2)
+    await crowd.join(node, "u2/x")
+    assert await seen.next() == ("u2", "online"), "nothing of the second device's coming"
     await second.close()
     await registered(node, "u1", 1)
+    await crowd.join(node, "u3/x")
+    assert await seen.next() == ("u3", "online"), "nor of its going"
     await first.close()
-    assert await seen.next() == ("u1", "offline"), "the only one after the first"
+    assert await seen.next() == ("u1", "offline")
     await crowd.join(node, "u1/again")
     assert await seen.next() == ("u1", "online")
 
@@ -94,6 +98,8 @@ async def test_r38_r41_a_user_on_two_nodes_stays_online_and_all_devices_are_seen
             assert all(row["connected_at"].endswith("Z") for row in rows.values())
         await here.close()
         await registered(two, "u1", 1)
+        await crowd.join(one, "u2/x")
+        assert await seen.next() == ("u2", "online"), "u1 is on the other node still"
         await there.close()
         assert await seen.next() == ("u1", "offline")
 

@@ -264,6 +264,8 @@ async def test_the_pool_as_it_stands() -> None:
                 "channels": ["notifications:u1", "notifications:u2"],
             }
             assert data["pool"]["in_use_connections"] == 1
+            elsewhere = opened(await app.client.get(POOL, headers=admin("other")))
+            assert elsewhere["pubsub"] == {"active_channels": 0, "channels": []}, "users of another tenant"
             await listener.aclose()
             server.kill()
             assert detail(await app.client.get(POOL, headers=admin()), 503)

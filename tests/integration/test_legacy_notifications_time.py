@@ -152,7 +152,7 @@ async def test_the_newest_connections_win() -> None:
         await quiet(task)
 
 
-@pytest.mark.covers("R8", "R23")
+@pytest.mark.covers("R8", "R9", "R23")
 async def test_r8_no_error_event_when_the_server_stops(node: LegacyNode) -> None:
     await node.task()
     await node.batch()

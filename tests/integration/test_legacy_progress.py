@@ -242,6 +242,7 @@ async def test_the_server_pings_as_often_as_the_setting_says() -> None:
             assert frame["server_time"] == frame["timestamp"]
 
 
+@pytest.mark.covers("S4.7", "S4.8", "S4.9")
 async def test_every_publication_is_these_bytes_on_the_wire(node: Node) -> None:
     """The golden vectors, appended to the log with their own times, over a real socket of an administrator,
     who is due all of them."""
@@ -296,6 +297,7 @@ async def test_with_dev_an_old_page_sees_a_demo_job_without_a_token() -> None:
         body = {"report_ids": ["r1", "r2"]}
         answer = await node.http.post("/api/reports/batch/generate", json=body, headers=node.auth("u1"))
         assert answer.status_code == 200, answer.text
+        assert answer.json()["status"] == "processing", "it is answered while the job is being done"
         for socket in sockets:
             found = [await socket.frame() for _ in range(3)]
             assert [(frame["status"], frame["percentage"]) for frame in found] == [

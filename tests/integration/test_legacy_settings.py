@@ -36,7 +36,8 @@ class Site:
     @asynccontextmanager
     async def blocks(self, path: str, bearer: str = ALICE) -> AsyncIterator[AsyncIterator[str]]:
         """The blocks of a stream until it ends."""
-        async with self.http.stream("GET", f"{path}?token={bearer}", timeout=20) as answer:
+        once = {"connection": "close"}  # a stream's end is its connection's: it is not to be used again
+        async with self.http.stream("GET", f"{path}?token={bearer}", headers=once, timeout=20) as answer:
             assert answer.status_code == 200
 
             async def read() -> AsyncIterator[str]:

@@ -222,6 +222,20 @@ async def test_two_nodes_tell_it_once(room: Room) -> None:
     assert (await room.bus.head("default")).offset == before + 1
 
 
+async def test_a_batch_that_is_again_as_it_was_is_told_again(room: Room) -> None:
+    """A task that is tried once more goes back and forth between the same states."""
+    room.watched.add("batch:b1")
+    room.batch("queued", "queued")
+    nodes = [room.node(), room.node()]
+    for node in nodes:
+        await node.state("default", "batch:b1")
+    for state in ("processing", "queued", "processing", "queued", "processing"):
+        room.put("qa:task:t0", status=state)
+        for node in nodes:
+            await node.look()
+    assert [processing for _, _, processing in await room.told_states()] == [1, 0, 1, 0, 1], "each once"
+
+
 async def test_nobody_watches_nothing_is_read(room: Room) -> None:
     room.batch("processing")
     await room.state("batch:b1")

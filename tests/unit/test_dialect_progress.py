@@ -151,7 +151,7 @@ def test_r33_numbers_that_are_none_count_as_left_out() -> None:
     frames = Frames()
     job = {"type": "batch_report_progress", "batch_id": "b"}
     frame(frames, {**job, "progress": 1, "total": 3})
-    for bad in (None, "2", True, [1]):
+    for bad in (None, "2", True, [1], 10**400, -1e300):
         found = frame(frames, {**job, "status": "failed", "progress": bad, "total": bad})
         assert [found[key] for key in NUMBERS] == [1, 3, 33.3]
 
@@ -206,9 +206,15 @@ def test_r15_a_foreign_client_id_is_refused(client: str) -> None:
 def test_an_administrator_may_take_any_client_id_and_gets_what_its_user_gets() -> None:
     found = admitted("u2:tab", user="root", admin=True)
     assert isinstance(found, Admission)
-    assert found.channels == ("user:u2:tab", "user:u2", "all", "topic:progress-client:u2:tab")
+    assert found.channels == (
+        "user:u2:tab",
+        "user:u2",
+        "all",
+        "topic:progress-client:u2:tab",
+        "topic:progress-clients",
+    )
     plain = admitted("u2", user="root", admin=True)
-    assert isinstance(plain, Admission) and plain.channels == ("user:u2", "all")
+    assert isinstance(plain, Admission) and plain.channels == ("user:u2", "all", "topic:progress-clients")
     for bad in ("", ":x", "a\nb", "x" * 300):
         assert isinstance(admitted(bad, user="root", admin=True), Refusal)
 
@@ -243,7 +249,11 @@ def test_the_endpoint_follows_the_settings() -> None:
 def test_r34_who_left_is_told_to_administrators_only() -> None:
     found = left(facts(params={"client_id": "u1:tab"}))
     assert isinstance(found, Farewell)
-    assert (found.channel, found.event, found.roles) == ("all", "progress_left", ("admin",))
+    assert (found.channel, found.event, found.roles) == (
+        "topic:progress-clients",
+        "progress_left",
+        ("admin",),
+    )
     assert json.loads(found.data) == {"client_id": "u1:tab"}
 
 

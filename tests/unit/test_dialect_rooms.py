@@ -64,7 +64,7 @@ def test_r15_the_path_does_not_decide_who_one_is() -> None:
     refusal = admitted("u2")
     assert isinstance(refusal, Refusal)
     assert (refusal.code, refusal.reason) == (4003, "forbidden")
-    assert admitted("u2", admin=True) == Admission(channels=("all", "user:u2"), stream="rooms")
+    assert admitted("u2", admin=True) == Admission(channels=("all", "user:u2"), stream="rooms", inbox_of="u2")
     assert isinstance(admitted("\n", admin=True), Refusal)
 
 

@@ -119,6 +119,7 @@ async def test_beats_do_not_drift_and_a_standstill_is_made_up_for_by_one(legacy:
     assert times == [pytest.approx(30 * n + 0.4, abs=1.0) for n in range(1, 11)]
     legacy.clock.now += 500
     legacy.room.node.wheel.turn(legacy.clock.now)
+    legacy.later(20)
     assert len(wire.take()) == 1
 
 

@@ -80,7 +80,7 @@ def paths() -> Paths:
         toy.stream_endpoint(path="/api/stream/tasks/{task_id:str}"),
     ]
     legacy: Any = type("Legacy", (), {"registry": None, "settings": LegacySettings()})()
-    return Paths([route(legacy, endpoint) for endpoint in made])
+    return Paths([route(legacy, endpoint) for endpoint in made], ["/api/v1/ws/stats"])
 
 
 def found(paths: Paths, kind: str, raw: str) -> dict[str, str] | None:
@@ -100,6 +100,8 @@ def test_paths_are_matched_as_they_were_sent(paths: Paths) -> None:
 
 def test_other_paths_and_other_transports_are_not_taken(paths: Paths) -> None:
     assert found(paths, "http", "/api/v1/ws/stats") is None
+    assert found(paths, "http", "/api/v1/ws/stats/") is None
+    assert found(paths, "http", "/api/v1/ws/alice") == {"user_id": "alice"}, "its handler says: no handshake"
     assert found(paths, "websocket", "/api/stream/tasks/T1") is None
     assert found(paths, "websocket", "/api/v1/ws/") is None
     assert found(paths, "websocket", "/api/v1/ws/a/b") is None

@@ -12,7 +12,8 @@ from dualcast.hub.encoding import Encoding
 from dualcast.model.codes import Close
 from dualcast.model.publication import Audience, Entry, Gap, Publication
 from dualcast.session.legacy_registry import MANY_EVICTIONS, Registry
-from dualcast.transport.legacy import Known, close_code
+from dualcast.transport.legacy import close_code
+from dualcast.transport.legacy_told import Told
 from support import legacy_toy as toy
 from support.engine_room import Room, room
 from support.legacy_room import LegacyRoom
@@ -162,13 +163,21 @@ async def test_a_contract_that_raises_ends_nobodys_fan_out(
     assert "secret" not in "".join(record.getMessage() for record in caplog.records)
 
 
-async def test_what_the_state_has_told_is_not_told_again(legacy: LegacyRoom) -> None:
-    known = Known("task:1", 4)
-    assert known.covers(entry("task", b'{"revision":4}', "task:1"))
-    assert not known.covers(entry("task", b'{"revision":5}', "task:1"))
-    assert not known.covers(entry("task", b'{"revision":4}', "task:2"))
-    assert not known.covers(entry("note", b"[]", "task:1"))
-    assert not known.covers(entry("note", b"{}", "task:1"))
+def test_what_the_state_has_told_is_not_told_again() -> None:
+    base = Encoding("x", "ws", lambda one: one.publication.data, bytes, conflates=False)
+    told = Told(base, "task:1", 4)
+    frames = {
+        ("task:1", b'{"revision":3}'): b"",
+        ("task:1", b'{"revision":4}'): b"",
+        ("task:1", b'{"revision":5}'): b'{"revision":5}',
+        ("task:2", b'{"revision":4}'): b'{"revision":4}',
+        ("task:1", b"[]"): b"[]",
+        ("task:1", b"{}"): b"{}",
+    }
+    for (channel, data), frame in frames.items():
+        one = entry("task", data, channel)
+        assert told.frame(one) == told.frame(one) == frame
+        assert not frame or told.frame(one) is base.frame(one), "encoded once for both"
 
 
 async def test_a_withdrawn_grant_takes_tasks_and_no_rooms(legacy: LegacyRoom) -> None:

@@ -173,7 +173,6 @@ async def test_an_error_of_a_provider_is_tried_again_and_its_words_stay_out_of_t
         assert "ValueError" in caplog.text and "secret content" not in caplog.text
 
 
-@pytest.mark.covers("S3.76")
 async def test_a_provider_that_was_cancelled_inside_is_tried_again_at_once() -> None:
     """Not only when the lease has run out, and not without being counted."""
     provider = Raising(asyncio.CancelledError())
@@ -188,6 +187,7 @@ async def test_a_provider_that_was_cancelled_inside_is_tried_again_at_once() -> 
         assert (worker.counters.failed, worker.counters.lost) == (3, 0)
 
 
+@pytest.mark.covers("S3.76")
 async def test_a_push_that_is_given_up_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     async with memory() as rig:
         worker = PushWorker(rig.queue, Raising(TryLater("http-500")), options(max_attempts=1))

@@ -272,6 +272,7 @@ def test_names_of_older_deployments_set_what_they_always_set() -> None:
         "SSE_HEARTBEAT_INTERVAL_SECONDS": "7",
         "TOPICS_PUBLIC": "wallet_updates, system_status",
         "LEGACY_MIRROR": "fallback",
+        "REDIS_HOST": "redis.local",
         "FIREBASE_CREDENTIALS_PATH": "/etc/firebase.json",
         "DATABASE_URL": "postgresql://db",
         "SSE_POLL_TIMEOUT_SECONDS": "1",
@@ -282,6 +283,16 @@ def test_names_of_older_deployments_set_what_they_always_set() -> None:
     assert (legacy.topics_public, legacy.mirror) == (("wallet_updates", "system_status"), "fallback")
     assert loaded.settings.push.options == ("credentials_path=/etc/firebase.json",)
     assert [note.split()[0] for note in loaded.notes] == ["DATABASE_URL", "SSE_POLL_TIMEOUT_SECONDS"]
+
+
+@pytest.mark.parametrize("mirror", ["fallback", "always"])
+@pytest.mark.parametrize(
+    "environ", [{}, {"REDIS_HOST": "redis.local", "LEGACY_REDIS": "false"}, {"DUALCAST_ENGINE": "memory"}]
+)
+def test_a_mirror_that_could_copy_nothing_stops_the_start(mirror: str, environ: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match=r"legacy\.mirror"):
+        load(environ={**environ, "LEGACY_MIRROR": mirror})
+    assert load(environ={**environ, "LEGACY_MIRROR": "off"}).settings.legacy.mirror == "off"
 
 
 def test_every_older_name_stands_in_the_documentation() -> None:

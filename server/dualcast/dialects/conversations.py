@@ -17,8 +17,6 @@ import msgspec
 from msgspec import Raw
 
 from dualcast.conversations.model import StoredMessage
-from dualcast.model.channel import check_id
-from dualcast.model.errors import BadChannel
 from dualcast.model.publication import Entry, Publication
 from dualcast.model.times import to_utc, utc_text
 from dualcast.presence.devices import KINDS, MAX_DEVICE_ID
@@ -34,7 +32,7 @@ from .legacy import (
     Refusal,
     Reply,
 )
-from .legacy_text import canonical, contract_times
+from .legacy_text import canonical, chosen_id, contract_times
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +92,9 @@ def admit(facts: Facts) -> Admission | Refusal:
     kind = facts.query.get("deviceType", "")
     return Admission(
         channels=(PRESENCE,),
-        client_id=_ident(facts.query.get("connectionId", ""), MAX_CLIENT_ID),
+        client_id=chosen_id(facts.query.get("connectionId", ""), MAX_CLIENT_ID),
         device=kind if kind in KINDS else "",
-        device_id=_ident(facts.query.get("deviceId", ""), MAX_DEVICE_ID),
+        device_id=chosen_id(facts.query.get("deviceId", ""), MAX_DEVICE_ID),
     )
 
 
@@ -307,11 +305,3 @@ def _frame(
 
 def _time(value: object) -> str | None:
     return to_utc(value) if isinstance(value, str) else None
-
-
-def _ident(text: str, limit: int) -> str:
-    """`text` if it can be an id, else ""."""
-    try:
-        return check_id(text) if len(text) <= limit else ""
-    except BadChannel:
-        return ""

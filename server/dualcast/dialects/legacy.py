@@ -36,7 +36,6 @@ class LegacySettings(Struct, frozen=True, kw_only=True):
     max_reconnect_attempts: int = 15
     task_heartbeat_s: float = 10.0
     task_idle_s: float = 300.0
-    batch_poll_s: float = 2.0
     batch_idle_s: float = 600.0
     progress_ping_s: float = 30.0
     progress_max_connections: int = 0
@@ -77,7 +76,7 @@ class Facts:
         self.user = user
         """"": anonymous."""
         self.role = role
-        """The `role` claim, or the first of `roles`; "" without one."""
+        """The `role` claim; "" without one."""
         self.admin = admin
         self.connection = ""
         """dualcast's connection id."""
@@ -133,6 +132,8 @@ class Admission(Struct, frozen=True, kw_only=True):
     `Endpoint.not_found`."""
     state_of: str = ""
     """Channel whose state goes into `Opening.state`."""
+    inbox_of: str = ""
+    """The user whose inbox `Opening` counts; "": the caller."""
     client_id: str = ""
     """Chosen by the caller; a taken one is replaced by `Endpoint.fresh_id`."""
     device: str = ""

@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
+from .legacy_text import contract_times
+
 EVENT = "notification"
 LEVELS = ("info", "success", "warning", "error")
 
@@ -106,6 +108,6 @@ def for_topics(note: Canonical) -> dict[str, Any]:
 
 def _with(shape: dict[str, Any], extra: Mapping[str, Raw]) -> dict[str, Any]:
     """A publisher's own keys never take the place of the table's."""
-    for key, value in extra.items():
+    for key, value in contract_times(extra).items():
         shape.setdefault(key, value)
     return shape

@@ -7,12 +7,15 @@ from typing import Any
 
 import msgspec
 
+from dualcast.model.channel import check_id
+from dualcast.model.errors import BadChannel
 from dualcast.model.publication import Entry
-from dualcast.model.times import to_utc
+from dualcast.model.times import to_utc, utc_text
 
 TIME_KEYS = frozenset({"timestamp", "created_at", "expires_at", "started_at", "completed_at", "connected_at"})
 """Keys whose text is a time (section 1.5)."""
 
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 canonical = msgspec.json.Encoder().encode
 """Any value as compact JSON, raw UTF-8, keys in the order they were put in. `msgspec.Raw` is spliced as it
 is."""
@@ -33,6 +36,31 @@ def _utc(value: Any) -> Any:
         said = msgspec.json.decode(text)
         return to_utc(said) or said
     return to_utc(value) or value if isinstance(value, str) else value
+
+
+def with_utc_times(raw: msgspec.Raw) -> msgspec.Raw | dict[str, Any]:
+    """A JSON object with its times rewritten; anything else as it is."""
+    if not bytes(raw).startswith(b"{"):
+        return raw
+    members = _members(raw)
+    return raw if TIME_KEYS.isdisjoint(members) else contract_times(members)
+
+
+def frame_time(said: msgspec.Raw | None, time_ms: int) -> Any:
+    """The `timestamp` of a frame: the publisher's own where it is one (a number is kept), else the time of
+    the publication; `now` and the like are none (R31). To be followed by `contract_times`."""
+    value = None if said is None else msgspec.json.decode(said)
+    if value is None or (isinstance(value, str) and to_utc(value) is None):
+        return utc_text(time_ms)
+    return said
+
+
+def chosen_id(text: str, limit: int) -> str:
+    """An id that a client chose, of at most `limit` characters; "" when it cannot be one."""
+    try:
+        return check_id(text) if len(text) <= limit else ""
+    except BadChannel:
+        return ""
 
 
 def cursor_of(entry: Entry) -> str:

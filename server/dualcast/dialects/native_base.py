@@ -6,10 +6,12 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from dualcast.model.channel import MAX_CHANNEL_CHARACTERS
+
 Ref = Annotated[
     str, Meta(max_length=64, description="Chosen by the client, echoed in the reply to this command.")
 ]
-ChannelName = Annotated[str, Meta(max_length=300, description="`kind:id` or `all`.")]
+ChannelName = Annotated[str, Meta(max_length=MAX_CHANNEL_CHARACTERS, description="`kind:id` or `all`.")]
 CursorText = Annotated[str, Meta(max_length=64, description="`<epoch>-<offset>`, opaque to clients.")]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from math import isfinite
 from typing import Any
 
@@ -38,6 +39,11 @@ DIALECT = "progress"
 PATH = "/ws/{client_id:str}"
 FRAME = "progress_frame"
 LEFT = "progress_left"
+CHANNELS = "topic:progress-client"
+"""What the channels of this contract begin with; they are no topics that anybody knows."""
+LEAVING = CHANNELS + "s"
+"""Where LEFT is told: administrators' sockets only have it. On a channel that everybody has, each socket that
+ends would cost a look at every connection there is."""
 FOREIGN = Refusal(code=4003, reason="forbidden", status=403, detail="Forbidden")
 BATCH, IMPORT, UPLOAD, INDUSTRIES = (
     "batch_report_progress",
@@ -59,6 +65,7 @@ _EXTRAS = (
     "reports",
     "error",
 )
+MAX_NUMBER = 2**53
 _BROKEN = "消息处理失败"
 _decode = msgspec.json.Decoder().decode
 
@@ -87,7 +94,7 @@ def endpoints(settings: LegacySettings) -> Sequence[Endpoint]:
 
 def client_channel(client: str) -> str:
     """The channel of one client id with a suffix (`u1:tab2`)."""
-    return "topic:progress-client:" + client
+    return f"{CHANNELS}:{client}"
 
 
 def target_channel(client: str) -> str:
@@ -113,7 +120,9 @@ def admit(facts: Facts) -> Admission | Refusal:
             channels.append(check_channel(client_channel(client)))
     except BadChannel:
         return FOREIGN
-    return Admission(channels=tuple(dict.fromkeys(channels)), client_id=client)
+    if facts.admin:
+        channels.append(LEAVING)
+    return Admission(channels=tuple(dict.fromkeys(channels)), client_id=client, stream=DIALECT)
 
 
 def assumed(facts: Facts) -> tuple[str, bool]:
@@ -155,7 +164,7 @@ def ping(facts: Facts) -> bytes:
 def left(facts: Facts) -> Farewell:
     """A client has gone, for administrators (R34)."""
     data = canonical({"client_id": facts.params["client_id"]})
-    return Farewell(channel=ALL, event=LEFT, data=data, roles=(ADMIN,))
+    return Farewell(channel=LEAVING, event=LEFT, data=data, roles=(ADMIN,))
 
 
 def full(facts: Facts) -> Sequence[bytes]:
@@ -222,7 +231,7 @@ class Frames:
 
     def __init__(self, kept: int = 10_000) -> None:
         self._kept = kept
-        self._known: OrderedDict[tuple[str, str, str, str], tuple[float, float]] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[float, float]] = OrderedDict()
 
     def __call__(self, entry: Entry) -> bytes:
         """The frame of a publication; b"" when it is not of this contract."""
@@ -238,14 +247,11 @@ class Frames:
         time = given.pop("timestamp", None)
         kind = given.get("type")
         if isinstance(kind, str) and kind in _SUBJECTS:
-            place = (publication.tenant, entry.channel, kind, str(given.get(_SUBJECTS[kind])))
-            given = self._completed(kind, given, place)
+            given = self._completed(kind, given, _place(entry, kind, given.get(_SUBJECTS[kind])))
         given["timestamp"] = _time(time) or utc_text(publication.time_ms)
         return canonical(given)
 
-    def _completed(
-        self, kind: str, given: Mapping[str, Any], place: tuple[str, str, str, str]
-    ) -> dict[str, Any]:
+    def _completed(self, kind: str, given: Mapping[str, Any], place: bytes) -> dict[str, Any]:
         """With all three numbers, keys in the printed order and the publisher's own behind them."""
         done, total = self._known.get(place, (0, _TOTALS.get(kind, 0)))
         done = _number(given.get("progress"), done)
@@ -273,12 +279,21 @@ def percentage(done: float, total: float, *, completed: bool) -> float:
     return float(value) if isfinite(value) else 0.0
 
 
+def _place(entry: Entry, kind: str, subject: object) -> bytes:
+    """Names the job a frame is of; as long as any other, whatever the publisher put there."""
+    named = repr((entry.publication.tenant, entry.channel, kind, str(subject)))
+    return blake2b(named.encode(errors="replace"), digest_size=16).digest()
+
+
 def _time(value: object) -> str | None:
     return to_utc(value) if isinstance(value, str) else None
 
 
 def _number(value: object, otherwise: float) -> float:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else otherwise
+    """`value` when it is a number that JavaScript can count with."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > MAX_NUMBER:
+        return otherwise
+    return value
 
 
 def _left(said: Any, time_ms: int) -> bytes:

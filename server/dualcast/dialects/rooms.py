@@ -34,8 +34,7 @@ from .legacy import (
 )
 from .legacy_notification import EVENT as NOTIFICATION
 from .legacy_notification import for_rooms, parse
-from .legacy_text import canonical, contract_times
-from .topics_messages import with_utc_times
+from .legacy_text import canonical, contract_times, frame_time, with_utc_times
 
 DIALECT = "rooms"
 PREFIX = "room:"
@@ -84,7 +83,7 @@ def admit(facts: Facts) -> Admission | Refusal:
         own = check_channel("user:" + named)
     except BadChannel:
         return Refusal(code=4003, reason="forbidden", status=403, detail="Forbidden")
-    return Admission(channels=("all", own), stream=DIALECT)
+    return Admission(channels=("all", own), stream=DIALECT, inbox_of=named)
 
 
 def first(facts: Facts, opening: Opening) -> Sequence[bytes]:
@@ -136,17 +135,16 @@ def _room_message(publication: Publication) -> bytes:
     """A message with a `type` is the frame, with a `timestamp` if it has none; any other value is the `data`
     of a `room_message`. It says nothing of the channel: who is in the room and a target user besides gets one
     copy, by either."""
-    time = utc_text(publication.time_ms)
     data = publication.data
     message = _members(data) if data.startswith(b"{") else {}
     kind = message.get("type")
     if kind is None or not _is_text(kind):
-        return canonical({"type": ROOM_MESSAGE, "data": Raw(data), "timestamp": time})
+        time = utc_text(publication.time_ms)
+        return canonical({"type": ROOM_MESSAGE, "data": with_utc_times(Raw(data)), "timestamp": time})
     frame: dict[str, Any] = {"type": kind, **message}
     if "data" in message:
         frame["data"] = with_utc_times(message["data"])
-    given = frame.pop("timestamp", None)
-    frame["timestamp"] = time if given is None or bytes(given) == b"null" else given
+    frame["timestamp"] = frame_time(frame.pop("timestamp", None), publication.time_ms)
     return canonical(contract_times(frame))
 
 

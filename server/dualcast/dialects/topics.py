@@ -33,7 +33,7 @@ from .legacy import (
 )
 from .legacy_notification import EVENT as NOTIFICATION
 from .legacy_notification import for_topics, parse
-from .legacy_text import canonical
+from .legacy_text import canonical, chosen_id, with_utc_times
 from .rooms import shown
 from .topics_messages import topic_frame
 
@@ -73,10 +73,8 @@ def endpoints(settings: LegacySettings) -> Sequence[Endpoint]:
 
 def admit(facts: Facts) -> Admission:
     """Everybody; the caller may choose a `client_id`."""
-    chosen = facts.query.get("client_id", "")
-    return Admission(
-        channels=("all",), client_id=chosen if len(chosen) <= MAX_CLIENT_ID else "", stream=DIALECT
-    )
+    chosen = chosen_id(facts.query.get("client_id", ""), MAX_CLIENT_ID)
+    return Admission(channels=("all",), client_id=chosen, stream=DIALECT)
 
 
 def fresh_id(facts: Facts) -> str:
@@ -120,7 +118,7 @@ def encode(entry: Entry) -> bytes:
     if event == ADMIN_BROADCAST and publication.data.startswith(b"{"):
         told = _members(publication.data)
         data, sender = told.get("data", Raw(b"{}")), told.get("sender", Raw(b'""'))
-        return canonical({"type": ADMIN_BROADCAST, "data": data, "sender": sender})
+        return canonical({"type": ADMIN_BROADCAST, "data": with_utc_times(data), "sender": sender})
     return b""
 
 

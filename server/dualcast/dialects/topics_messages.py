@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from dualcast.model.times import utc_text
+from dualcast.model.times import to_utc
 
-from .legacy_text import TIME_KEYS, canonical, contract_times
+from .legacy_text import canonical, contract_times, frame_time, with_utc_times
 
 IMPORT_PROGRESS = "import_progress"
 FRONT = ("task_id", "wallet_address")
@@ -41,9 +41,9 @@ def topic_frame(channel: str, data: bytes, time_ms: int) -> bytes:
         if key in message:
             frame[key] = message.pop(key)
     frame["topic"] = topic
-    given = message.pop("timestamp", None)
+    said_time = message.pop("timestamp", None)
     frame |= message
-    frame["timestamp"] = utc_text(time_ms) if given is None or bytes(given) == b"null" else given
+    frame["timestamp"] = frame_time(said_time, time_ms)
     frame = contract_times(frame)
     return canonical(frame)
 
@@ -54,7 +54,10 @@ def import_progress(given: Raw | None, task: str) -> dict[str, Any]:
     own: dict[str, Any] = {}
     if given is not None:
         found = _decode(given)
-        own = contract_times(found) if isinstance(found, dict) else {"value": found}
+        if isinstance(found, dict):
+            own = contract_times(found)
+        elif found is not None:
+            own = {"value": found}
     data: dict[str, Any] = {
         "task_id": _or(own.get("task_id"), task),
         "status": _or(own.get("status"), "processing"),
@@ -65,7 +68,8 @@ def import_progress(given: Raw | None, task: str) -> dict[str, Any]:
     data["elapsed_time"] = own.get("elapsed_time")
     data["eta"] = own.get("eta")
     for key in ("created_at", "started_at", "completed_at"):
-        data[key] = own.get(key)
+        time = own.get(key)
+        data[key] = None if isinstance(time, str) and to_utc(time) is None else time
     for key, value in own.items():
         data.setdefault(key, value)
     return data
@@ -82,14 +86,6 @@ def _percent(processed: object, total: object) -> float:
 
 def _or(value: object, otherwise: object) -> object:
     return otherwise if value is None else value
-
-
-def with_utc_times(raw: Raw) -> Raw | dict[str, Any]:
-    """An object with its times rewritten; anything else as it is."""
-    if not bytes(raw).startswith(b"{"):
-        return raw
-    members = _members(raw)
-    return raw if TIME_KEYS.isdisjoint(members) else contract_times(members)
 
 
 def _text(value: Raw | None) -> str:

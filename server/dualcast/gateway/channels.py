@@ -88,6 +88,11 @@ async def history(
     )
 
 
+def id_of(kind: str, segment: str) -> str:
+    """The id of a channel of this kind that stands alone in such a segment; raises BadChannel."""
+    return channel_of(f"{kind}:{segment}").partition(":")[2]
+
+
 def channel_of(segment: str) -> str:
     """The channel of a path segment that is still percent-encoded (the edge leaves it so); raises
     BadChannel.

@@ -23,7 +23,7 @@ from .services import Services
 STREAMS = frozenset({"/v1/stream", "/v1/socket"})
 """Paths that count their handshakes themselves: an `EventSource` never comes back after a 429."""
 UNLIMITED = STREAMS | {"/healthz", "/readyz", "/metrics"}
-_API = "/v1/"
+_API = ("/v1/", "/api/v1/", "/api/notifications/")
 _ALLOW_HEADERS = b"Authorization, Content-Type, Idempotency-Key, Last-Event-ID"
 _ALLOW_METHODS = b"GET, POST, PUT, DELETE"
 _EXPOSE = b"Retry-After, Deprecation, Sunset, Link"
@@ -100,8 +100,9 @@ def _adapted(scope: Scope, path: str) -> Scope:
     changes: dict[str, Any] = {}
     if path.startswith(_API):
         raw = scope.get("raw_path") or b""
-        if b"%" in raw and raw.startswith(_API.encode()) and raw.isascii():
-            changes["path"] = raw.decode().partition("?")[0]
+        sent = raw.decode("latin-1").partition("?")[0]
+        if "%" in sent and sent.startswith(_API) and sent.isascii():
+            changes["path"] = sent
     if scope["method"] == "HEAD" and path not in STREAMS:
         # The server leaves the body out: it judges by its own scope, which this copy does not touch.
         changes["method"] = "GET"

@@ -141,10 +141,12 @@ class Authenticator:
             subprotocol = chosen_subprotocol(scope)
             origins = self._origins if native else self._legacy_origins
             page_allowed = _allowed(scope, origins, cookie=False)
+            if not page_allowed and not native:
+                raise _origin_refused()  # before the credential: a legacy route may do without one
         credential = read_credential(scope, kind=kind, native=native, cookie_name=self._settings.cookie_name)
         if credential.source == "cookie":
             page_allowed = page_allowed and _allowed(scope, self._origins, cookie=True)
-        if not page_allowed and (not native or self._tenant_origins is None):
+        if not page_allowed and self._tenant_origins is None:
             raise _origin_refused()
         return _Admitted(credential, subprotocol, page_allowed)
 

@@ -76,15 +76,17 @@ def principal_from(
         raise bad_token()
     if expires_at > now + settings.max_life_s + settings.leeway_s:
         raise bad_token()
+    said = _texts(claims, "role", settings)
     principal = Principal(
         tenant=key.tenant,
         sub=_ident(claims.get("sub")),
-        roles=frozenset((*_texts(claims, "role", settings), *_texts(claims, "roles", settings))),
+        roles=frozenset((*said, *_texts(claims, "roles", settings))),
         channels=_patterns(claims, settings),
         expires_at=expires_at,
         token_id=_ident(claims["jti"]) if claims.get("jti") is not None else fallback_id,
         issued_at=issued_at,
         key_id=key.fingerprint,
+        role=said[0] if said else "",
     )
     if now >= expires_at:
         raise token_expired()

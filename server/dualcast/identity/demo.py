@@ -59,7 +59,7 @@ class DemoAuthenticator:
         if not is_demo_token(token):
             return None
         if token == "admin":  # noqa: S105 — it opens nothing but a demo
-            principal = Principal(self._tenant, "admin", frozenset({ADMIN}))
+            principal = Principal(self._tenant, "admin", frozenset({ADMIN}), role=ADMIN)
         else:
             principal = Principal(self._tenant, self._user(scope, kind, token))
         return Authenticated(principal, credential.source)

@@ -8,6 +8,8 @@ from .channel import ALL, matches
 
 ADMIN = "admin"
 PUBLISHER = "publisher"
+OPERATOR = "operator"
+"""Of the operators' tenant only: runs the installation, all tenants."""
 
 
 class Principal(Struct, frozen=True):
@@ -28,6 +30,8 @@ class Principal(Struct, frozen=True):
     key_id: str = ""
     """Fingerprint of the key that signed the token: when that key is removed, nothing it vouched for is
     good."""
+    role: str = ""
+    """Claim `role` as it was said, the first of a list; "": none. Who may do what is decided by `roles`."""
 
     @property
     def is_admin(self) -> bool:

@@ -34,12 +34,14 @@ class Registry:
         """Publishes a farewell; None: nobody is told."""
         self.dialects: Counter[str] = Counter()
         """Live connections by dialect."""
+        self.tenants: Counter[str] = Counter()
+        """Live connections by tenant."""
         self.anonymous: Counter[str] = Counter()
         """Live anonymous connections by tenant."""
         self.counted: Counter[str] = Counter()
         """Totals since start, for metrics."""
         self._own: Counter[tuple[str, str, str]] = Counter()
-        self._ids: dict[tuple[str, str], Any] = {}
+        self._ids: dict[tuple[str, str, str], Any] = {}
         self._streams: dict[tuple[str, str, str], dict[Any, None]] = {}
         self._evicted: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
 
@@ -47,6 +49,7 @@ class Registry:
         """Counts the connection and settles its client id."""
         facts, endpoint = session.legacy.facts, session.legacy.endpoint
         self.dialects[endpoint.dialect] += 1
+        self.tenants[facts.tenant] += 1
         if facts.user:
             self._own[facts.tenant, facts.user, endpoint.dialect] += 1
             if self.max_per_user:
@@ -60,6 +63,7 @@ class Registry:
         """The connection has ended."""
         facts, endpoint = session.legacy.facts, session.legacy.endpoint
         _less(self.dialects, endpoint.dialect)
+        _less(self.tenants, facts.tenant)
         if facts.user:
             _less(self._own, (facts.tenant, facts.user, endpoint.dialect))
             stream = _stream(session)
@@ -70,7 +74,7 @@ class Registry:
                     del self._streams[stream]
         else:
             _less(self.anonymous, facts.tenant)
-        key = (endpoint.dialect, facts.client_id)
+        key = (facts.tenant, endpoint.dialect, facts.client_id)
         if self._ids.get(key) is session:
             del self._ids[key]
 
@@ -100,12 +104,12 @@ class Registry:
         """A client id that is taken, or was not chosen, is replaced by a fresh one where the contract makes
         them; else both have it. Nobody is replaced."""
         facts, endpoint = session.legacy.facts, session.legacy.endpoint
-        key = (endpoint.dialect, facts.client_id)
+        key = (facts.tenant, endpoint.dialect, facts.client_id)
         for _ in range(ID_TRIES):
             if endpoint.fresh_id is None or (facts.client_id and key not in self._ids):
                 break
             facts.client_id = endpoint.fresh_id(facts)
-            key = (endpoint.dialect, facts.client_id)
+            key = (facts.tenant, endpoint.dialect, facts.client_id)
         if facts.client_id:
             self._ids.setdefault(key, session)
 

@@ -7,7 +7,8 @@ import re
 from dualcast.model.errors import BadRequest, LimitExceeded
 
 MAX_VALUE_BYTES = 64 * 1024
-MAX_KEY_BYTES = 512
+MAX_KEY_BYTES = 1280
+"""Enough for a tenant and the longest channel: grants are kept under both."""
 LOG_SIZE = 4096
 """Keys the change log names. A key written twice stands in it once, at its last revision, so the log reaches
 back over at least this many writes."""
@@ -16,7 +17,7 @@ _SPACE = re.compile(r"[a-z][a-z0-9-]{0,31}\Z")
 
 
 def check_name(space: str, key: str) -> None:
-    """Raises BadRequest unless `space` is a short word and `key` 1 to 512 bytes of UTF-8 without NUL."""
+    """Raises BadRequest unless `space` is a short word and `key` UTF-8 of 1 to MAX_KEY_BYTES without NUL."""
     if not _SPACE.match(space):
         raise BadRequest("a state space is 1 to 32 characters of a-z, 0-9 and '-'", code="bad-key")
     try:

@@ -27,6 +27,7 @@ from msgspec import Struct
 from dualcast.bus.announcing import Announcer
 from dualcast.model.channel import check_channel, check_id
 from dualcast.model.errors import BadChannel, DualcastError
+from dualcast.model.publication import Receipt
 
 from .model import STATES, Batch, BatchFacts, Counts, State, Task, encode, make_batch
 from .older_values import number, text, time_ms, value
@@ -73,9 +74,11 @@ class OlderQueueSettings(Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class _Followed:
-    """A batch that is watched here. `shown`: counts and total as last told."""
+    """A batch that is watched here. `shown`: counts and total as last told; `told_at`: the offset of the
+    latest telling, 0 before the first."""
 
     shown: tuple[Counts, int]
+    told_at: int = 0
     idle: bool = False
     """Nobody watched at the last look."""
 
@@ -170,21 +173,28 @@ class OlderQueue:
         batch, print_ = found
         if _shown(batch) == followed.shown:
             return
-        channel = "batch:" + ident
-        await self._announcer.announce(
+        # Other nodes that watch the batch find the same and give it the same id: it is told once.
+        receipt = await self._announce(batch, f"q-{print_}")
+        if receipt.duplicate and receipt.offset < followed.told_at:
+            # It was like that before, and has been otherwise since.
+            receipt = await self._announce(batch, f"q-{print_}-{followed.told_at}")
+        followed.told_at = max(followed.told_at, receipt.offset)
+        followed.shown = _shown(batch)
+        if batch.state != "processing":
+            del self._followed[ident]
+
+    async def _announce(self, batch: Batch, ident: str) -> Receipt:
+        channel = "batch:" + batch.id
+        return await self._announcer.announce(
             self._settings.tenant,
             (channel,),
             "batch",
             encode(batch),
-            # Other nodes that watch the batch find the same and give it the same id: it is told once.
-            ident=f"q-{print_}",
+            ident=ident,
             conflation_key=channel,
             terminal=batch.finished,
             ttl_s=self._settings.ttl_s,
         )
-        followed.shown = _shown(batch)
-        if batch.state != "processing":
-            del self._followed[ident]
 
     def _follow(self, batch: Batch) -> None:
         if batch.id in self._followed:

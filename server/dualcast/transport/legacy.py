@@ -12,9 +12,6 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-from msgspec import Struct
-
 from dualcast.dialects.legacy import Encode, Endpoint, Facts, Opening
 from dualcast.hub.encoding import Encoding
 from dualcast.model.codes import Close
@@ -56,31 +53,6 @@ def close_code(endpoint: Endpoint, why: Close) -> tuple[int, str]:
     return LATER
 
 
-class _Revision(Struct):
-    """As much of a task or batch as tells its states apart."""
-
-    revision: int = -1
-
-
-_revision = msgspec.json.Decoder(_Revision).decode
-
-
-class Known(Struct, frozen=True):
-    """What the first frames have told of a channel: its state up to `revision`."""
-
-    channel: str
-    revision: int
-
-    def covers(self, entry: Entry) -> bool:
-        """Whether `entry` is in that state already."""
-        if entry.channel != self.channel:
-            return False
-        try:
-            return 0 <= _revision(entry.publication.data).revision <= self.revision
-        except msgspec.DecodeError:
-            return False
-
-
 class LegacyState:
     """What a legacy session is beside a session."""
 
@@ -89,12 +61,11 @@ class LegacyState:
         "endpoint",
         "entered",
         "facts",
-        "failed",
-        "known",
         "opening",
         "over",
         "registry",
         "stream",
+        "turned_away",
     )
 
     def __init__(
@@ -106,11 +77,10 @@ class LegacyState:
         self.registry = registry
         self.stream = stream
         """What is counted together per user (section 1.7)."""
-        self.known: Known | None = None
         self.clock: Clock
         self.entered = False
-        self.failed = False
-        """Its first frames could not be made."""
+        self.turned_away: Close | None = None
+        """Why it ends before it has begun: its first frames could not be made, or there are too many."""
         self.over = False
         """Its first frames are all there is to say."""
 
@@ -145,6 +115,12 @@ class LegacySignals:
 
     def status(self, session: Any, *, available: bool) -> None:
         self._unknown("status")
+
+    def stage(self, stage: str) -> None:
+        self._unknown("stage")
+
+    def migrate(self, session: Any, to: str, url: str, after_ms: int, deprecation: Any) -> None:
+        self._unknown("migrate")
 
     def auth_expiring(self, expires_at: int) -> None:
         self._unknown("auth_expiring")
@@ -200,19 +176,29 @@ class LegacySession(Session):
             legacy.registry.enter(self)
             if facts.client_id:
                 self.instance = facts.client_id  # by it other nodes know what a client calls its connection
-            self.introduction = self.encoding.frames(legacy.endpoint.first(facts, legacy.opening))
-            ended = legacy.endpoint.ended
-            legacy.over = ended is not None and not legacy.opening.resumed and ended(legacy.opening)
+            self.introduction = self.encoding.frames(self._first_frames())
         except Exception:
             # Anybody's contract.
             log.exception("the first frames of %s failed", legacy.endpoint.path)
-            legacy.failed = True
+            legacy.turned_away = Close.INTERNAL
         super().attached(transport, connections, paused=paused, initial=initial)
+
+    def _first_frames(self) -> Sequence[bytes]:
+        legacy, endpoint = self.legacy, self.legacy.endpoint
+        if 0 < endpoint.max_connections < legacy.registry.dialects[endpoint.dialect]:
+            # Many handshakes at a time were each let in as the last there was room for.
+            legacy.turned_away = Close.TRY_LATER
+            return endpoint.full(legacy.facts) if endpoint.full is not None else ()
+        first = endpoint.first(legacy.facts, legacy.opening)
+        legacy.over = (
+            endpoint.ended is not None and not legacy.opening.resumed and endpoint.ended(legacy.opening)
+        )
+        return first
 
     def begin(self) -> None:
         legacy = self.legacy
-        if legacy.failed:
-            self.close(Close.INTERNAL)
+        if legacy.turned_away is not None:
+            self.close(legacy.turned_away)
             return
         legacy.clock.start(self.node.loop.time())
         legacy.registry.evict(self)
@@ -232,7 +218,7 @@ class LegacySession(Session):
     def _say_farewell(self) -> None:
         legacy, node = self.legacy, self.node
         say, make = legacy.registry.say, legacy.endpoint.farewell
-        if say is None or make is None or node.draining:
+        if say is None or make is None or node.draining or legacy.turned_away is not None:
             return
         try:
             farewell = make(self.fresh_facts())
@@ -265,9 +251,6 @@ class LegacySession(Session):
     # ── delivery ──
 
     def write_entries(self, entries: list[Entry], through: int) -> bool:
-        known = self.legacy.known
-        if known is not None:
-            entries = [entry for entry in entries if not known.covers(entry)]
         done = super().write_entries(entries, through)
         if self.legacy.clock.looks:
             self.legacy.clock.wrote(entries, self.position)
@@ -352,6 +335,7 @@ class LegacySocket(LegacySession, WebSocketSession):
             self.transport.close()
             return
         self.said_close = True
+        self.ended = close_code
         self.leave()
         code, text = TOO_BIG if close_code == inbound.TOO_BIG else (close_code, reason)
         self.transport.write(frames.close(code, text))

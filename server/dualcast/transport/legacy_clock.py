@@ -113,13 +113,13 @@ class Clock:
             self._beat_at = self._wrote_at + endpoint.heartbeat_s
             return
         # From when it was due: beats do not drift. After a standstill one is enough.
-        self._beat_at = max(self._beat_at + endpoint.heartbeat_s, now)
+        self._beat_at += endpoint.heartbeat_s
+        if self._beat_at <= now:
+            self._beat_at = now + endpoint.heartbeat_s
         if session.paused or endpoint.heartbeat is None:
             return  # a client that does not read is not sent more to read
-        facts = session.legacy.facts
-        facts.now_ms = int(session.node.now_s() * 1000)
         try:
-            text = endpoint.heartbeat(facts)
+            text = endpoint.heartbeat(session.fresh_facts())
         except Exception:
             # Anybody's contract.
             log.exception("the heartbeat of %s failed", endpoint.path)
@@ -136,13 +136,13 @@ class Clock:
         through = session.offset
         if through <= self._looked:
             return
-        since_ms = session.node.now_s() - now
+        since_s = session.node.now_s() - now
         for feed in session.channels:
             for count, entry in enumerate(reversed(feed.ring or ())):
                 if entry.offset <= self._looked or (count >= NEWEST and endpoint.ends is None):
                     break
                 if entry.offset <= through and self._was_written(entry):
-                    wrote_at = entry.publication.time_ms / 1000 - since_ms
+                    wrote_at = entry.publication.time_ms / 1000 - since_s
                     self._wrote_at = max(self._wrote_at, min(now, wrote_at))
                     if endpoint.ends is None:
                         break

@@ -10,7 +10,7 @@ from functools import lru_cache
 from dualcast.model.channel import key_part
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=16_384)
 def part(channel: str) -> str:
     """A channel as it stands in keys: `key_part`, remembered."""
     return key_part(channel)

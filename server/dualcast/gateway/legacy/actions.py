@@ -13,8 +13,9 @@ import structlog
 from dualcast.dialects.legacy import Action, Call, Close, Endpoint, Join, Leave, Reply, Tell
 from dualcast.model.channel import ALL, check_channel
 from dualcast.model.codes import Close as Code
-from dualcast.model.errors import BadChannel, DualcastError
+from dualcast.model.errors import BadChannel, BadRequest, DualcastError
 from dualcast.session.native_commands import MAX_UNREAD_BYTES
+from dualcast.session.node import SessionSettings
 from dualcast.session.watching import watched
 
 from .services import Legacy
@@ -56,7 +57,7 @@ class Receiver:
             return
         if session.pending is None:
             self._carry_out(session, actions)
-        elif len(session.pending) + len(actions) > session.node.settings.max_pending_commands:
+        elif _too_many([*session.pending, *actions], session.node.settings):
             session.close(Code.RATE_LIMITED)
         else:
             session.pending.extend(actions)
@@ -149,6 +150,8 @@ class Receiver:
         principal = session.principal
         try:
             owner = await self._legacy.owner(principal.tenant, channel)
+        except BadRequest:
+            owner = None  # no task can have this id
         except DualcastError:
             return False
         return owner is None or principal.is_admin or owner == principal.sub
@@ -170,6 +173,13 @@ class Receiver:
                     session.gate = max(start, page.next)
                     continue
             await asyncio.sleep(0.02)
+
+
+def _too_many(waiting: Sequence[Action], settings: SessionSettings) -> bool:
+    """Pages join and leave all their channels at once, each by a message of its own: those are counted by
+    what a connection may join."""
+    channels = sum(isinstance(action, Join | Leave) for action in waiting)
+    return channels > settings.max_channels or len(waiting) - channels > settings.max_pending_commands
 
 
 def _answer(session: Any, text: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 from msgspec import json
@@ -13,6 +14,8 @@ from dualcast.dialects.legacy import Admission, Endpoint, Facts, Opening, Refusa
 from dualcast.gateway.authentication import client_address
 from dualcast.gateway.body import Scope, header
 from dualcast.gateway.connect import UNKNOWN_EPOCH, query
+from dualcast.gateway.sunset import Headers, browned_out, deprecation_headers
+from dualcast.gateway.visitors import note_caller, note_fallback, visitor_of
 from dualcast.hub.encoding import Encoding
 from dualcast.identity.authenticator import Authenticated
 from dualcast.identity.credentials import Kind, MalformedAuthorization, NoCredentials
@@ -30,16 +33,19 @@ from dualcast.model.errors import (
 from dualcast.model.principal import ADMIN, Principal
 from dualcast.presence.devices import KINDS, check_device_id
 from dualcast.session.admission import ConnectionLimit, check_limits
+from dualcast.session.channel_state import AWAY
 from dualcast.session.session import FROM_NOW
 from dualcast.session.watching import watched
-from dualcast.transport.legacy import Known, LegacySession, LegacySignals, LegacyState
+from dualcast.transport.legacy import LegacySession, LegacySignals, LegacyState
+from dualcast.transport.legacy_told import Told
 
 from .refusals import Refused
 from .services import Legacy
 
 log = structlog.get_logger("dualcast.gateway")
 
-STAGED = frozenset({"/api/ws/notifications", "/api/notifications/stream"})
+SOCKET = "/api/ws/notifications"
+STAGED = frozenset({SOCKET, "/api/notifications/stream"})
 """Each other's twin: the only legacy endpoints the migration stage governs."""
 ANONYMOUS = "anonymous"
 
@@ -53,7 +59,13 @@ class Full(Exception):
 
 
 class StageRefuses(Exception):
-    """The migration stage has no such transport for this user."""
+    """The migration stage has no such transport for this user. `wait_s`: it has, but not just now (a
+    brownout); 0: do not come back."""
+
+    def __init__(self, headers: Headers, wait_s: float = 0.0) -> None:
+        super().__init__("stage")
+        self.headers = headers
+        self.wait_s = wait_s
 
 
 class Door:
@@ -67,6 +79,8 @@ class Door:
         self._encoding = encoding
         self._make = make
         self._signals = LegacySignals(endpoint.dialect, legacy.registry)
+        self._told: WeakValueDictionary[tuple[str, int, int], Told] = WeakValueDictionary()
+        """Connections that were told the same share one."""
         self._kind: Kind = "websocket" if endpoint.transport == "ws" else "sse"
 
     async def admit(self, scope: Scope, **rest: Any) -> tuple[LegacySession, str | None]:
@@ -83,9 +97,14 @@ class Door:
         found = await self._caller(scope, facts)
         principal = found.principal
         stage = self._stage(principal)
+        said = {name: (value,) for name, value in facts.query.items()}
+        if endpoint.path in STAGED:
+            note_caller(scope, principal)
+            if endpoint.transport == "sse":
+                note_fallback(delivery.node, scope, principal, said)
         facts.tenant, facts.user = principal.tenant, principal.sub
         facts.admin = principal.is_admin
-        facts.role = ADMIN if principal.is_admin else min(principal.roles, default="")
+        facts.role = principal.role
         admission = endpoint.admit(facts)
         if isinstance(admission, Refusal):
             raise Refused(admission)
@@ -94,11 +113,21 @@ class Door:
             and legacy.registry.dialects[endpoint.dialect] >= endpoint.max_connections
         ):
             raise Full(facts)
+        grant_changes = delivery.node.grant_changes
         if admission.owner_of:
             await self._check_owner(principal, admission.owner_of)
         facts.client_id = admission.client_id
         facts.device, facts.device_id = admission.device, admission.device_id
-        return await self._session(scope, principal, facts, admission, stage, **rest), found.subprotocol
+        session = await self._session(scope, principal, facts, admission, stage, **rest)
+        # While it was waited for, the session was in no index: nobody else would end it.
+        while admission.owner_of and grant_changes != delivery.node.grant_changes:
+            grant_changes = delivery.node.grant_changes
+            await self._check_owner(principal, admission.owner_of)
+        if delivery.services.revocations.is_revoked(principal):
+            raise Refused(endpoint.bad)
+        session.settle()
+        session.visitor = visitor_of(scope, said, resumed=bool(header(scope, b"last-event-id")))
+        return session, found.subprotocol
 
     def _facts(self, scope: Scope, address: str) -> Facts:
         facts = Facts(tenant=self._legacy.tenant, user="")
@@ -121,8 +150,9 @@ class Door:
             if legacy.settings.dev and endpoint.assumed is not None:
                 user, admin = endpoint.assumed(facts)
                 try:
+                    role = ADMIN if admin else ""
                     roles = frozenset({ADMIN} if admin else ())
-                    return Authenticated(Principal(legacy.tenant, check_id(user), roles), "query")
+                    return Authenticated(Principal(legacy.tenant, check_id(user), roles, role=role), "query")
                 except BadChannel:
                     raise Refused(endpoint.bad) from None
             if endpoint.anonymous:
@@ -137,17 +167,29 @@ class Door:
             raise Refused(Refusal(reason="Unauthorized", status=403, detail="Forbidden")) from None
 
     def _stage(self, principal: Principal) -> str:
-        """The user's stage. Raises StageRefuses, Refused (no such tenant)."""
+        """The user's stage; "" where none governs the endpoint. Raises StageRefuses, Refused (no such
+        tenant)."""
         delivery = self._legacy.delivery
         tenant = delivery.tenants.current(principal.tenant)
         if tenant is None:
             raise Refused(self._endpoint.bad)
+        if self._endpoint.path not in STAGED:
+            return ""
         decision = tenant.decide(principal.sub, delivery.node.now_s())
-        if self._endpoint.path in STAGED:
-            open_ = decision.websocket if self._endpoint.transport == "ws" else decision.sse
-            if not open_:
-                raise StageRefuses
+        headers = deprecation_headers(decision.deprecation, SOCKET)
+        if not (decision.websocket if self._endpoint.transport == "ws" else decision.sse):
+            raise StageRefuses(headers)
+        if self._endpoint.transport == "sse" and (wait_s := browned_out(decision)):
+            raise StageRefuses(headers, wait_s)
         return decision.stage.value
+
+    def sunset_headers(self, principal: Principal) -> Headers:
+        """What the answer to an admitted stream says of the end of SSE."""
+        delivery = self._legacy.delivery
+        tenant = delivery.tenants.current(principal.tenant)
+        if tenant is None or self._endpoint.path not in STAGED:
+            return []
+        return deprecation_headers(tenant.decide(principal.sub, delivery.node.now_s()).deprecation, SOCKET)
 
     async def _check_owner(self, principal: Principal, channel: str) -> None:
         """Raises Refused when there is no such task or batch, or it is somebody else's."""
@@ -189,9 +231,6 @@ class Door:
         if not await watched(node, session.channels) and node.hub.available:
             raise BusUnavailable("the event bus does not answer", retry_after_s=2)
         await self._open(session, admission, resumed=position != FROM_NOW)
-        if legacy.delivery.services.revocations.is_revoked(principal):
-            raise Refused(endpoint.bad)  # meanwhile: the session was in no index, nobody else would end it
-        session.settle()
         return session
 
     def _position(self, scope: Scope) -> tuple[str, int]:
@@ -210,13 +249,16 @@ class Door:
         endpoint, facts, services = self._endpoint, session.legacy.facts, self._legacy.delivery.services
         state: Any = None
         if "state" in endpoint.wants and admission.state_of:
+            if resumed and not await self._can_resume(session, admission.state_of):
+                session.epoch, session.position, resumed = "", FROM_NOW, False
             state = await self._read_state(session, admission.state_of, resumed=resumed)
         unread, total, by_kind = 0, 0, {}
-        if "inbox" in endpoint.wants and facts.user:
+        user = admission.inbox_of or facts.user
+        if "inbox" in endpoint.wants and user:
             try:
-                unread = (await services.inbox.counts(facts.tenant, facts.user)).unread
-                by_kind = await services.inbox.unread_by_kind(facts.tenant, facts.user)
-                total = (await services.inbox.page(facts.tenant, facts.user, page_size=1))[1]
+                unread = (await services.inbox.counts(facts.tenant, user)).unread
+                by_kind = await services.inbox.unread_by_kind(facts.tenant, user)
+                total = (await services.inbox.page(facts.tenant, user, page_size=1))[1]
             except DualcastError as error:
                 # Counters are not worth a refusal: clients read the inbox anyway.
                 log.warning("a connection opens without its counters", code=error.code)
@@ -230,18 +272,32 @@ class Door:
             session.settle()
             session.legacy.opening = Opening(state=state, unread=unread, total=total, unread_by_kind=by_kind)
 
+    @staticmethod
+    async def _can_resume(session: LegacySession, channel: str) -> bool:
+        """Whether what was missed of `channel` can be told. If not, the client is told how it stands: there
+        may be no further change. While the bus does not answer, it may yet."""
+        try:
+            page = await session.node.bus.read(session.principal.tenant, [channel], session.position, 1)
+        except BusUnavailable:
+            return True
+        return page.epoch == session.epoch and session.position <= page.top and not page.gaps
+
     async def _read_state(self, session: LegacySession, channel: str, *, resumed: bool) -> Any:
         """The position is settled first: a change is in the state, or follows it. What is in both is left
-        out of what follows."""
+        out of what follows, though it be announced later."""
         node = session.node
         session.settle()
         found = (await node.states.read(session.principal.tenant, [channel]))[channel]
+        if found == AWAY and not resumed and self._endpoint.ended is None:
+            # It may have said its last already: without its state the client would wait for ever.
+            raise BusUnavailable("the state cannot be read now", retry_after_s=2)
         if found.data is None:
             return None
         state = json.decode(found.data)
         revision = state.get("revision") if isinstance(state, dict) else None
         if not resumed and isinstance(revision, int):
-            session.legacy.known = Known(channel, revision)
+            known = channel, revision, state.get("created_ms", 0)
+            session.encoding = self._told.setdefault(known, Told(self._encoding, *known))
         return state
 
 

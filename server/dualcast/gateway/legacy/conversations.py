@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 from dualcast.conversations.model import NewMessage, StoredMessage
 from dualcast.dialects.conversations import COLLIDING, DIALECT, client_config
 from dualcast.gateway.authentication import PUBLIC
+from dualcast.gateway.channels import id_of
 from dualcast.gateway.conversation_bodies import Text, Users
 from dualcast.gateway.services import Caller, Injected, Services
 from dualcast.model.errors import Forbidden
@@ -39,7 +40,8 @@ class SendBody(Struct, frozen=True, kw_only=True):
     type: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     """The name that frames give `message_type` as well."""
     id: Id | None = None
-    sender_id: Name | None = None
+    sender_id: Name | int | None = None
+    """An integer is taken as text, like the claim `sub`."""
     sender_type: Annotated[str, Meta(max_length=64)] | None = None
     sender_name: Annotated[str, Meta(max_length=256)] | None = None
     sender_avatar: Annotated[str, Meta(max_length=2048)] | None = None
@@ -86,8 +88,8 @@ async def send(
     """Keeps the message, broadcasts it, then answers. Without `exclude_connection_id` the sender gets no copy
     on any device; with it only that connection gets none.
     """
-    body = _send_body(data)
-    sender = body.sender_id or caller.sub
+    conversation, body = id_of("conversation", conversation_id), _send_body(data)
+    sender = caller.sub if body.sender_id is None else str(body.sender_id)
     backend = caller.may_publish
     if sender != caller.sub and not backend:
         raise Forbidden("only an administrator sends for somebody else")
@@ -107,7 +109,7 @@ async def send(
     )
     stored = await services.conversations.send(
         caller.tenant,
-        conversation_id,
+        conversation,
         sender,
         message,
         exclude_connection=exclude,
@@ -129,7 +131,8 @@ async def typing(
     services: Injected, caller: Caller, conversation_id: FromPath[str], data: JSONBody[Typing]
 ) -> Done:
     """Tells the other participants who are connected now."""
-    await services.conversations.typing(caller.tenant, conversation_id, caller.sub, data.is_typing)
+    conversation = id_of("conversation", conversation_id)
+    await services.conversations.typing(caller.tenant, conversation, caller.sub, data.is_typing)
     return Done()
 
 
@@ -145,7 +148,8 @@ async def read(
     services: Injected, caller: Caller, conversation_id: FromPath[str], data: JSONBody[ReadIds]
 ) -> Done:
     """Moves the caller's read position and tells the other participants who are connected now."""
-    await services.conversations.read(caller.tenant, conversation_id, caller.sub, data.message_ids)
+    conversation = id_of("conversation", conversation_id)
+    await services.conversations.read(caller.tenant, conversation, caller.sub, data.message_ids)
     return Done()
 
 

@@ -164,7 +164,9 @@ async def redis_pool(services: Injected, caller: Caller) -> Answer:
     if plain is None:
         return answer({"pool": None, "redis_server": None, "pubsub": {"active_channels": 0, "channels": []}})
     server = await plain.server()
-    channels = await plain.channels(OLDER_CHANNELS)
+    # Their names name users, and older servers' users are of one tenant.
+    theirs = caller.tenant == services.legacy.tenant
+    channels = await plain.channels(OLDER_CHANNELS) if theirs else []
     pubsub = {"active_channels": len(channels), "channels": channels[:MAX_CHANNELS]}
     return answer({"pool": plain.pool(), "redis_server": server, "pubsub": pubsub})
 

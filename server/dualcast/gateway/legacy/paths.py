@@ -23,8 +23,10 @@ LEGACY = "legacy"
 class Paths:
     """Patterns of endpoints with parameters."""
 
-    def __init__(self, handlers: Iterable[Any]) -> None:
-        """`handlers`: any; those of legacy endpoints are taken."""
+    def __init__(self, handlers: Iterable[Any], plain: Iterable[str] = ()) -> None:
+        """`handlers`: any; those of legacy endpoints are taken. `plain`: the application's paths without
+        parameters."""
+        self._plain = frozenset(plain)
         self._exact: dict[tuple[str, str], ASGIApp] = {}
         self._patterns: dict[tuple[str, int], list[tuple[tuple[str, ...], ASGIApp]]] = {}
         for handler in handlers:
@@ -40,7 +42,16 @@ class Paths:
     def find(self, scope: Scope) -> ASGIApp | None:
         """The handler of a WebSocket handshake or of a GET for a stream, its parameters put into the scope;
         None: the path is none of a legacy endpoint."""
-        transport = "ws" if scope["type"] == "websocket" else "sse"
+        if scope["type"] == "websocket":
+            return self._find("ws", scope)
+        found = self._find("sse", scope)
+        if found is None and (scope["path"].rstrip("/") or "/") not in self._plain:
+            # A socket's path asked for without a handshake: its handler says so. Litestar's router fails on
+            # an HTTP request to a raw handler with parameters (KeyError).
+            found = self._find("ws", scope)
+        return found
+
+    def _find(self, transport: str, scope: Scope) -> ASGIApp | None:
         found = self._exact.get((transport, scope["path"]))
         if found is not None:
             return found

@@ -11,8 +11,8 @@ from litestar.params import FromPath, HeaderParameter, JSONBody
 
 from dualcast.dialects.rooms import stats_data
 from dualcast.gateway.authentication import PUBLIC, ROLE
+from dualcast.gateway.channels import id_of
 from dualcast.gateway.services import Caller, Injected
-from dualcast.model.channel import user_channel
 from dualcast.model.errors import Forbidden
 from dualcast.model.principal import ADMIN, PUBLISHER
 from dualcast.model.times import utc_text
@@ -68,8 +68,9 @@ async def notify_user(
     services: Injected, caller: Caller, user_id: FromPath[str], data: Body, key: Key = ""
 ) -> dict[str, str]:
     """Stored, then pushed. The body is the notification itself; keys beyond the contract's are kept."""
-    await notify(services, caller, rooms_notification(data), [user_id], key)
-    return {"status": "sent", "user_id": user_id, "message": "Notification sent successfully"}
+    user = id_of("user", user_id)
+    await notify(services, caller, rooms_notification(data), [user], key)
+    return {"status": "sent", "user_id": user, "message": "Notification sent successfully"}
 
 
 @post(
@@ -85,8 +86,9 @@ async def sync_update(
     services: Injected, caller: Caller, user_id: FromPath[str], data: Body, key: Key = ""
 ) -> dict[str, str]:
     """Live, in no inbox. The body is the update itself."""
-    await tell(services, caller, "sync_update", data, [user_id], key)
-    return {"status": "sent", "user_id": user_id, "message": "Sync update sent successfully"}
+    user = id_of("user", user_id)
+    await tell(services, caller, "sync_update", data, [user], key)
+    return {"status": "sent", "user_id": user, "message": "Sync update sent successfully"}
 
 
 @get(
@@ -98,11 +100,11 @@ async def sync_update(
 )
 async def connections(services: Injected, caller: Caller, user_id: FromPath[str]) -> dict[str, Any]:
     """For that user and for administrators. On all nodes, of all kinds."""
-    if user_id != caller.sub and not caller.is_admin:
+    user = id_of("user", user_id)
+    if user != caller.sub and not caller.is_admin:
         raise Forbidden("only an administrator sees other users")
-    user_channel(user_id)
-    found = await services.presence.presence_of(caller.tenant, user_id)
-    return {"user_id": user_id, "connections": found.connections, "is_online": found.connections > 0}
+    found = await services.presence.presence_of(caller.tenant, user)
+    return {"user_id": user, "connections": found.connections, "is_online": found.connections > 0}
 
 
 @get(

@@ -20,6 +20,8 @@ from dualcast.gateway.body import Scope, header
 from dualcast.gateway.connect import REFUSED, Delivery
 from dualcast.gateway.problems import MethodNotAllowed, send_problem
 from dualcast.gateway.socket import NotAnUpgrade
+from dualcast.gateway.stream import send_away, send_empty
+from dualcast.gateway.visitors import note_refusal
 from dualcast.model.errors import BusUnavailable, DualcastError
 from dualcast.session.legacy_registry import Registry
 from dualcast.transport.asgi import respond_sse, respond_websocket
@@ -59,7 +61,7 @@ def make_legacy(
         delivery=delivery,
         settings=settings,
         registry=registry,
-        stats=StatsReader(delivery.node, delivery.services, registry),
+        stats=StatsReader(delivery.node, delivery.services, registry, tenant),
         owner=owner or task_owner(delivery),
         calls={**conversation_calls(delivery), **(calls or {})},
         tenant=tenant,
@@ -119,8 +121,9 @@ class _Socket:
         except BusUnavailable:
             counters.refused += 1
             await accept_and_close(receive, send, *self._endpoint.unregistered)
-        except DualcastError:
+        except DualcastError as error:
             counters.refused += 1
+            note_refusal(self._legacy.delivery.node, scope, "ws", error)
             await accept_and_close(receive, send, *LATER)
         except Exception:
             # A room edge: nobody is told the text of an exception.
@@ -160,10 +163,12 @@ class _Stream:
         except Refused as refused:
             counters.refused += 1
             await send_refusal(send, refused.refusal.status, refused.refusal.detail)
-        except StageRefuses:
+        except StageRefuses as stage:
             counters.refused += 1
-            await send({"type": "http.response.start", "status": 204, "headers": []})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            if stage.wait_s:
+                await send_away(send, stage.wait_s, stage.headers)
+            else:
+                await send_empty(send, stage.headers)
         except (Full, DualcastError) as error:
             counters.refused += 1
             wait_s = retry_after_s(error) if isinstance(error, DualcastError) else None
@@ -175,6 +180,7 @@ class _Stream:
             await send_refusal(send, 503, HTTPStatus(503).phrase)
         else:
             headers = [*_HEADERS, _KEEP_ALIVE] if scope["http_version"] == "1.1" else list(_HEADERS)
+            headers += self._door.sunset_headers(session.principal)
             await respond_sse(scope, receive, send, session, headers)
 
 
