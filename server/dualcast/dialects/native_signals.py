@@ -10,7 +10,18 @@ from dualcast.model.publication import Gap
 
 from .native import gap_frame, socket_frame, socket_state, stream_frame, stream_position, stream_state
 from .native_base import ServerFrame
-from .native_types import AuthExpired, AuthExpiring, Bye, Drain, Status, Unsubscribed, Welcome
+from .native_types import (
+    AuthExpired,
+    AuthExpiring,
+    Bye,
+    Drain,
+    Migrate,
+    StageFrame,
+    Status,
+    Unsubscribed,
+    Welcome,
+)
+from .port import Deprecation
 
 REPLACED_RETRY_MS = 60_000
 """A replaced `EventSource` comes back by itself; a long delay keeps two pages from evicting each other in
@@ -28,6 +39,18 @@ def _welcome(session: Any, heartbeat_s: int) -> Welcome:
         heartbeat_s=heartbeat_s,
         cursor=session.cursor,
         expires_at=principal.expires_at or None,
+    )
+
+
+def _migrate(session: Any, to: str, url: str, after_ms: int, deprecation: Deprecation | None) -> Migrate:
+    return Migrate(
+        to=to,
+        url=url,
+        cursor=session.cursor,
+        after_ms=after_ms,
+        deprecated_at=(deprecation.deprecated_at or None) if deprecation else None,
+        sunset_at=(deprecation.sunset_at or None) if deprecation else None,
+        link=(deprecation.link or None) if deprecation else None,
     )
 
 
@@ -50,6 +73,14 @@ class NativeSocket:
 
     def status(self, session: Any, *, available: bool) -> bytes:
         return socket_frame(Status(bus="ok" if available else "away", cursor=session.cursor))
+
+    def stage(self, stage: str) -> bytes:
+        return socket_frame(StageFrame(stage=stage))
+
+    def migrate(
+        self, session: Any, to: str, url: str, after_ms: int, deprecation: Deprecation | None
+    ) -> bytes:
+        return socket_frame(_migrate(session, to, url, after_ms, deprecation))
 
     def auth_expiring(self, expires_at: int) -> bytes:
         return socket_frame(AuthExpiring(expires_at=expires_at))
@@ -87,6 +118,14 @@ class NativeStream:
 
     def status(self, session: Any, *, available: bool) -> bytes:
         return stream_frame(Status(bus="ok" if available else "away"), cursor=session.cursor)
+
+    def stage(self, stage: str) -> bytes:
+        return stream_frame(StageFrame(stage=stage))
+
+    def migrate(
+        self, session: Any, to: str, url: str, after_ms: int, deprecation: Deprecation | None
+    ) -> bytes:
+        return stream_frame(_migrate(session, to, url, after_ms, deprecation), cursor=session.cursor)
 
     def auth_expiring(self, expires_at: int) -> bytes:
         return stream_frame(AuthExpiring(expires_at=expires_at))

@@ -153,12 +153,16 @@ class StageFrame(ServerFrame, tag="stage", frozen=True, kw_only=True):
 
 
 class Migrate(ServerFrame, tag="migrate", frozen=True, kw_only=True):
-    """Please move to the transport `to` after `after_ms`, with this cursor."""
+    """Please move to the transport `to` after `after_ms`, with this cursor. Where SSE is deprecated it says
+    what the headers of the stream say (RFC 9745, RFC 8594); times are Unix seconds."""
 
     to: str
     url: str
-    cursor: str
+    cursor: str | None = None
     after_ms: int
+    deprecated_at: int | None = None
+    sunset_at: int | None = None
+    link: str | None = None
 
 
 class AuthExpiring(ServerFrame, tag="auth_expiring", frozen=True, kw_only=True):

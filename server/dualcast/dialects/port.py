@@ -9,6 +9,17 @@ from typing import Any, Protocol
 from dualcast.model.publication import Gap
 
 
+class Deprecation(Protocol):
+    """When SSE was deprecated and when it ends: Unix seconds, 0: not set (`dualcast_migration.policy`)."""
+
+    @property
+    def deprecated_at(self) -> int: ...
+    @property
+    def sunset_at(self) -> int: ...
+    @property
+    def link(self) -> str: ...
+
+
 class Dialect(Protocol):
     """One per (dialect, transport). Pure: session facts in, bytes out (SSE block or JSON text).
 
@@ -31,6 +42,16 @@ class Dialect(Protocol):
         ...
 
     def status(self, session: Any, *, available: bool) -> bytes | None: ...
+
+    def stage(self, stage: str) -> bytes | None:
+        """The migration stage in force is another one."""
+        ...
+
+    def migrate(
+        self, session: Any, to: str, url: str, after_ms: int, deprecation: Deprecation | None
+    ) -> bytes | None:
+        """Please move to the transport `to` (`sse` or `websocket`) at `url`."""
+        ...
 
     def auth_expiring(self, expires_at: int) -> bytes | None: ...
 
