@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from dualcast.model.cursor import parse_cursor
 from dualcast.model.errors import BadCursor
@@ -21,6 +21,9 @@ from dualcast.model.errors import BadCursor
 Kind = Literal["missing-on-websocket", "missing-on-sse", "order-on-websocket", "order-on-sse", "content"]
 MAX_DIFFERENCES = 20
 """Kept of one comparison; all are counted."""
+MAX_RECORD_BYTES = 4096
+MAX_REPORTED = 500
+"""Publications in one report of a client, per transport."""
 
 
 class Arrival(Struct, frozen=True):
@@ -143,12 +146,43 @@ def _difference(kind: Kind, arrival: Arrival) -> Difference:
     return Difference(kind, arrival.id, f"{arrival.epoch}-{arrival.offset}")
 
 
+class Mismatch(Struct, frozen=True, kw_only=True):
+    """What is kept of a comparison that found something."""
+
+    at_ms: int
+    source: Literal["server", "client"]
+    """Who compared: this server what it wrote, or the client what arrived."""
+    user: str
+    instance: str
+    compared: int
+    mismatches: int
+    differences: tuple[Difference, ...]
+
+
+_encode = msgspec.json.Encoder().encode
+decode_mismatch = msgspec.json.Decoder(Mismatch).decode
+
+
+def encode_mismatch(mismatch: Mismatch) -> bytes:
+    """At most MAX_RECORD_BYTES of JSON: differences beyond are left out, the counts stay."""
+    record = _encode(mismatch)
+    while len(record) > MAX_RECORD_BYTES:
+        fewer = mismatch.differences[: len(mismatch.differences) // 2]
+        mismatch = msgspec.structs.replace(mismatch, differences=fewer)
+        record = _encode(mismatch)
+    return record
+
+
 class Report(Struct, frozen=True, forbid_unknown_fields=True):
     """What a client says arrived over one transport: publication ids in their order, with the time from
     publication to arrival in ms (its own clock; None: it does not know)."""
 
-    ids: tuple[str, ...]
-    latency_ms: tuple[float | None, ...] = ()
+    ids: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=128)], ...], Meta(max_length=MAX_REPORTED)
+    ]
+    latency_ms: Annotated[
+        tuple[Annotated[float, Meta(ge=0, le=86_400_000)] | None, ...], Meta(max_length=MAX_REPORTED)
+    ] = ()
 
 
 def compare_reports(sse: Report, websocket: Report) -> Comparison:

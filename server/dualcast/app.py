@@ -20,7 +20,7 @@ from litestar import Litestar
 from dualcast import __version__
 from dualcast.bus.port import EventBus
 from dualcast.contracts import Contracts
-from dualcast.features import Features, build_features
+from dualcast.features import Features, Witness, build_features, build_witness
 from dualcast.gateway.commands import SPACE as CLOSE_SPACE
 from dualcast.gateway.connect import Delivery
 from dualcast.gateway.directory import CloseFollower, Directory
@@ -58,6 +58,7 @@ from dualcast.publishing.quotas import TenantQuotas
 from dualcast.publishing.service import Publisher, PublishSettings
 from dualcast.push.providers.finding import open_provider
 from dualcast.session.drain import drain
+from dualcast.session.moving import Movements
 from dualcast.session.native_commands import NativeCommands
 from dualcast.session.node import Node
 from dualcast.session.person_commands import PersonCommands
@@ -73,6 +74,7 @@ from dualcast.telemetry.metrics import DualcastCollector, LoopLag, Metrics
 from dualcast.tenancy.access import Access
 from dualcast.tenancy.grants import SPACE as GRANT_SPACE
 from dualcast.tenancy.grants import Grants
+from dualcast.tenancy.stages import StageControl
 from dualcast.tenancy.store import SPACE as TENANT_SPACE
 from dualcast.tenancy.store import SharedTenants
 from dualcast.transport.options import TransportSettings
@@ -97,6 +99,8 @@ class Composition:
     node: Node
     recovery: Recovery
     sweep: Sweep
+    movements: Movements
+    witness: Witness
     jwks: JwksCache
     loop_lag: LoopLag
     authenticator: Authenticator
@@ -128,7 +132,9 @@ class Composition:
                         self.follower.run,
                         self.recovery.run,
                         self.sweep.run,
+                        self.movements.run,
                         *self.features.runs(),
+                        *self.witness.runs(),
                         *self.contracts.runs(),
                     )
                     tasks = [group.create_task(loop()) for loop in loops]
@@ -138,6 +144,7 @@ class Composition:
             finally:
                 self.loop_lag.stop()
                 await self.node.close()
+                await self.witness.recorder.close()
                 await self.features.close()
                 await self.stores.bus.close()
                 await self.jwks.close()
@@ -166,13 +173,15 @@ def build(settings: Settings) -> Composition:
     bus, state = stores.bus, stores.state
     follower = StateFollower(state)
     tenants = SharedTenants(state, follower)
+    stages = StageControl(tenants)
     grants = Grants(state, follower)
     hub = Hub(
         bus, HubSettings(ring_entries=settings.delivery.ring_entries, ring_bytes=settings.delivery.ring_bytes)
     )
     node = Node(bus, hub, counters, session_settings(settings))
     recovery = Recovery(node)
-    features = build_features(settings, stores, node, grants, counters)
+    features = build_features(settings, stores, node, grants, counters, tenants)
+    witness = build_witness(stores, node, counters, tenants, stages)
     revocations = Revocations(state)
     follower.on(REVOCATION_SPACE, revocations.changed, revocations.load)
     directory = Directory(node)
@@ -194,6 +203,8 @@ def build(settings: Settings) -> Composition:
             await rekeyed(tenant)
 
     follower.on(TENANT_SPACE, rekeyed, all_rekeyed)
+    movements = Movements(node, lambda tenant: found.stage if (found := tenants.current(tenant)) else None)
+    follower.on(TENANT_SPACE, movements.changed, movements.resync)
     tickets = Tickets(state, TicketSettings(life_s=settings.identity.ticket_s))
     authenticator = Authenticator(
         verifier,
@@ -245,6 +256,10 @@ def build(settings: Settings) -> Composition:
         access=access,
         grants=grants,
         state=state,
+        tenants=tenants,
+        stages=stages,
+        evidence=stores.evidence,
+        noting=witness.recorder,
         revocations=revocations,
         counters=counters,
         directory=directory,
@@ -252,8 +267,16 @@ def build(settings: Settings) -> Composition:
             DualcastCollector(
                 counters,
                 bus_stats=bus.stats,
-                gauges=lambda: {**gauges(node), **features.gauges(), **contracts.gauges()},
+                gauges=lambda: {
+                    **gauges(node),
+                    **movements.gauges(),
+                    **features.gauges(),
+                    **contracts.gauges(),
+                    **witness.recorder.gauges(),
+                },
+                families=witness.families,
                 loop_lag=loop_lag,
+                stages=tenants.stages,
             )
         ),
         limits=RateLimits(rate_settings(settings)),
@@ -296,6 +319,8 @@ def build(settings: Settings) -> Composition:
         node=node,
         recovery=recovery,
         sweep=Sweep(node, recovery),
+        movements=movements,
+        witness=witness,
         jwks=jwks,
         loop_lag=loop_lag,
         authenticator=authenticator,
@@ -306,7 +331,11 @@ def gauges(node: Node) -> dict[str, float]:
     """Plain numbers of this node for `/metrics`."""
     return {
         "sessions": len(node.hub.sessions),
-        "sessions_behind": sum(1 for session in node.hub.sessions.values() if session.gate == 1 << 62),
+        "sessions_behind": sum(
+            1
+            for session in node.hub.sessions.values()
+            if session.gate == 1 << 62 and not getattr(session, "muted", False)
+        ),
         "sessions_held": len(node.held),
         "channels_watched": sum(len(tenant.channels) for tenant in node.hub.tenants.values()),
         "ring_bytes": node.hub.rings.bytes,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+
+from prometheus_client.core import Metric
 
 from dualcast.bus.announcing import Announcer
 from dualcast.bus.redis.listening import Listening
@@ -20,6 +24,7 @@ from dualcast.mapping import (
     redis_settings,
     task_settings,
 )
+from dualcast.pairing.exchange import Exchange
 from dualcast.presence.announcing import Announcements
 from dualcast.presence.service import PresenceService
 from dualcast.presence.tracker import Tracker
@@ -28,6 +33,7 @@ from dualcast.push.providers.finding import check_provider, find_provider
 from dualcast.push.service import PushService
 from dualcast.push.worker import PushWorker
 from dualcast.session.node import Node
+from dualcast.session.pairing import Pairing
 from dualcast.settings import Settings
 from dualcast.stores import Stores
 from dualcast.tasks.known import KnownTasks
@@ -35,8 +41,18 @@ from dualcast.tasks.older_queue import OlderQueue
 from dualcast.tasks.service import TaskService
 from dualcast.telemetry.counters import Counters
 from dualcast.tenancy.grants import Grants
+from dualcast.tenancy.stages import StageControl
+from dualcast.tenancy.store import SharedTenants, TenantStore
+from dualcast.transport.parity import Compared, ParityWatch
+from dualcast_migration.evidence.metrics import guard_families
+from dualcast_migration.evidence.port import EvidenceSettings
+from dualcast_migration.evidence.recorder import Recorder
+from dualcast_migration.evidence.since import staged_since
+from dualcast_migration.evidence.watch import Watch
 from dualcast_migration.legacy_redis import CHANNELS, PATTERNS
 from dualcast_migration.older_backends import OlderBackends
+from dualcast_migration.parity import Mismatch, encode_mismatch
+from dualcast_migration.policy import MirrorMode, StageRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +70,15 @@ class Features:
     older: OlderQueue | None
     backends: OlderBackends | None
     conversations: ConversationService
+    pairing: Pairing
+    exchange: Exchange | None
 
     def runs(self) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
         """The background loops, which the composition root owns."""
         loops: list[Callable[[], Coroutine[Any, Any, Any]]]
         loops = [self.tracker.run, self.worker.run, self.tasks.run]
+        if self.exchange is not None:
+            loops.append(self.exchange.run)
         return loops + [older.run for older in (self.older, self.backends) if older is not None]
 
     async def check(self) -> None:
@@ -68,6 +88,10 @@ class Features:
     async def close(self) -> None:
         """After the loops have ended and while the bus is still there."""
         await self.tracker.close()
+        if self.exchange is not None:
+            await self.exchange.close()
+        if self.backends is not None:
+            await self.backends.close()
         await self.provider.close()
 
     def gauges(self) -> dict[str, float]:
@@ -75,7 +99,67 @@ class Features:
         tasks = {f"task_{name}": float(value) for name, value in self.tasks.stats().items()}
         inbox = {"inbox_unannounced": float(self.inbox.unannounced)}
         older = self.backends.gauges() if self.backends is not None else {}
-        return {**self.tracker.gauges(), **self.worker.gauges(), **tasks, **inbox, **older}
+        pairs = self.pairing.gauges() | (self.exchange.gauges() if self.exchange is not None else {})
+        return {**self.tracker.gauges(), **self.worker.gauges(), **tasks, **inbox, **older, **pairs}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Witness:
+    """What this process knows of how tenants move, and the guard that goes by it."""
+
+    recorder: Recorder
+    guard: Watch
+    parity: ParityWatch
+    families: Callable[[], Iterator[Metric]]
+
+    def runs(self) -> list[Callable[[], Coroutine[Any, Any, Any]]]:
+        """The background loops, which the composition root owns."""
+        return [self.recorder.run, self.guard.run, self.parity.run]
+
+
+def build_witness(
+    stores: Stores, node: Node, counters: Counters, tenants: SharedTenants, stages: StageControl
+) -> Witness:
+    """Makes the parts and gives `node` its evidence."""
+    settings = EvidenceSettings()
+    recorder = Recorder(stores.evidence, counters, settings, node=node.id, draining=lambda: node.draining)
+
+    def record_of(tenant: str) -> StageRecord | None:
+        found = tenants.current(tenant)
+        return None if found is None else found.stage
+
+    guard = Watch(
+        stores.evidence,
+        recorder,
+        record_of,
+        lambda tenant: staged_since(stages, tenant),
+        stages.step_back,
+        settings,
+    )
+    node.evidence = recorder
+    return Witness(
+        recorder=recorder,
+        guard=guard,
+        parity=ParityWatch(node, record_of, partial(note_comparison, recorder)),
+        families=lambda: guard_families(guard, counters.label),
+    )
+
+
+def note_comparison(recorder: Recorder, found: Compared) -> None:
+    """Counts a comparison of two sessions, and keeps it when it found something."""
+    comparison = found.comparison
+    recorder.compared(found.tenant, comparison.compared, comparison.mismatches)
+    if comparison.mismatches:
+        mismatch = Mismatch(
+            at_ms=int(time.time() * 1000),
+            source="server",
+            user=found.user,
+            instance=found.instance,
+            compared=comparison.compared,
+            mismatches=comparison.mismatches,
+            differences=comparison.differences,
+        )
+        recorder.mismatch(found.tenant, encode_mismatch(mismatch))
 
 
 def older_queue(settings: Settings, stores: Stores, node: Node, announcer: Announcer) -> OlderQueue | None:
@@ -90,6 +174,12 @@ def older_queue(settings: Settings, stores: Stores, node: Node, announcer: Annou
     return OlderQueue(stores.redis, announcer, watched, older_queue_settings(settings))
 
 
+def mirror_mode(tenants: TenantStore, tenant: str, default: MirrorMode) -> MirrorMode:
+    """What is copied to old servers now: as the tenant's stage record says, else `default`."""
+    owner = tenants.current(tenant)
+    return (owner.stage.mirror if owner is not None else None) or default
+
+
 def older_backends(
     settings: Settings,
     stores: Stores,
@@ -97,6 +187,7 @@ def older_backends(
     grants: Grants,
     presence: PresenceService,
     queue: OlderQueue | None,
+    mirror: Callable[[], MirrorMode],
 ) -> OlderBackends | None:
     """What hears older backends and speaks to them, over one Redis connection more. What came in from them is
     published behind the copies, so that it does not go back."""
@@ -113,15 +204,32 @@ def older_backends(
         presence=presence,
         announcements=Announcements(behind, presence_settings(settings)),
         frame=Frames(),
+        mirror=mirror,
     )
     return older
 
 
+def pair_sessions(stores: Stores, node: Node) -> tuple[Pairing, Exchange | None]:
+    """Brings the sessions of each instance together, on this node and with those of the others."""
+    exchange = Exchange(stores.pairs, node=node.id) if stores.pairs is not None else None
+    pairing = Pairing(node, exchange)
+    if exchange is not None:
+        exchange.connect(pairing)
+    node.pairing = pairing
+    return pairing, exchange
+
+
 def build_features(
-    settings: Settings, stores: Stores, node: Node, grants: Grants, counters: Counters
+    settings: Settings,
+    stores: Stores,
+    node: Node,
+    grants: Grants,
+    counters: Counters,
+    tenants: TenantStore,
 ) -> Features:
     """Makes the services and gives `node` its presence and the sources of its channel states. Raises
     ProviderUnusable."""
+    mirror = partial(mirror_mode, tenants, settings.tenancy.legacy_tenant, settings.legacy.mirror)
     announcer = Announcer(stores.bus)
     tracker = Tracker(stores.presence, announcer, presence_settings(settings), node=node.id)
     presence = PresenceService(stores.presence, tracker.settle)
@@ -133,10 +241,11 @@ def build_features(
     )
     older = older_queue(settings, stores, node, announcer)
     known = KnownTasks(tasks, older)
-    backends = older_backends(settings, stores, node, grants, presence, older)
+    backends = older_backends(settings, stores, node, grants, presence, older, mirror)
     if backends is not None:
         tracker.told = backends.told
     node.presence = tracker
+    pairing, exchange = pair_sessions(stores, node)
     node.states.sources.update(presence=presence.state, task=known.state, batch=known.state)
     return Features(
         inbox=InboxService(stores.inbox, announcer),
@@ -158,4 +267,6 @@ def build_features(
             push_ready=push.ready,
             poke_push=push.poke,
         ),
+        pairing=pairing,
+        exchange=exchange,
     )

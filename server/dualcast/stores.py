@@ -32,6 +32,9 @@ from dualcast.mapping import (
     redis_settings,
     task_settings,
 )
+from dualcast.pairing.port import PairStore
+from dualcast.pairing.redis import RedisPairs
+from dualcast.pairing.redis import extension as pair_extension
 from dualcast.presence.local import LocalPresence
 from dualcast.presence.port import PresenceStore
 from dualcast.presence.redis import RedisPresence
@@ -53,6 +56,11 @@ from dualcast.tasks.redis import RedisTasks
 from dualcast.tasks.redis import extension as task_extension
 from dualcast.tasks.sql import SqlTasks
 from dualcast.tasks.sql_rows import PART as TASK_PART
+from dualcast_migration.evidence.port import EvidenceStore
+from dualcast_migration.evidence.redis import RedisEvidence
+from dualcast_migration.evidence.redis import extension as evidence_extension
+from dualcast_migration.evidence.sql import PART as EVIDENCE_PART
+from dualcast_migration.evidence.sql import SqlEvidence
 from dualcast_migration.legacy_redis import extension as older_extension
 from dualcast_migration.older_backends import OlderBackends
 
@@ -68,6 +76,9 @@ class Stores:
     push: PushQueue
     tasks: TaskStore
     conversations: ConversationStore
+    evidence: EvidenceStore
+    pairs: PairStore | None = None
+    """Instances over all nodes; None: there is one process."""
     redis: PlainKeys | None = None
     """What else is read in Redis; None on other engines."""
     older: OlderBackends | None = None
@@ -95,6 +106,7 @@ def _on_sql(settings: Settings, retention: Retention) -> Stores:
         device_part(),
         TASK_PART,
         CONVERSATION_PART,
+        EVIDENCE_PART,
     )
     bus: MemoryBus | SqliteBus
     state: StateStore
@@ -115,6 +127,7 @@ def _on_sql(settings: Settings, retention: Retention) -> Stores:
         push=SqlPushQueue(database, push_settings(settings)),
         tasks=SqlTasks(database, task_settings(settings)),
         conversations=SqlConversations(database, conversation_settings(settings)),
+        evidence=SqlEvidence(database),
     )
 
 
@@ -128,6 +141,8 @@ def _on_redis(settings: Settings, retention: Retention) -> Stores:
             presence_extension(),
             task_extension(),
             conversation_extension(),
+            pair_extension(),
+            evidence_extension(),
             older_extension(),
         ),
     )
@@ -141,5 +156,7 @@ def _on_redis(settings: Settings, retention: Retention) -> Stores:
         push=RedisPushQueue(bus),
         tasks=RedisTasks(bus, task_settings(settings)),
         conversations=RedisConversations(bus, conversation_settings(settings)),
+        evidence=RedisEvidence(bus),
+        pairs=RedisPairs(bus),
         redis=PlainKeys(bus.pool),
     )

@@ -54,11 +54,21 @@ from dualcast.telemetry.metrics import DualcastCollector, Metrics
 from dualcast.tenancy.access import Access
 from dualcast.tenancy.grants import Grants
 from dualcast.tenancy.model import Tenant, TenantSettings
+from dualcast.tenancy.stages import StageControl
 from dualcast.tenancy.store import SharedTenants
+from dualcast_migration.evidence.sql import PART as EVIDENCE
+from dualcast_migration.evidence.sql import SqlEvidence
 from support.tokens import key, token
 
 TENANTS = ("default", "other")
-PARTS: list[SqlPart] = [inbox_part(), CONVERSATIONS, TASKS, presence_part(), push_part(lambda *_: False)]
+PARTS: list[SqlPart] = [
+    inbox_part(),
+    CONVERSATIONS,
+    TASKS,
+    EVIDENCE,
+    presence_part(),
+    push_part(lambda *_: False),
+]
 """What the rooms keep in the bus engine, unless a test brings its own bus."""
 
 
@@ -183,6 +193,9 @@ async def rest(
         access=Access(store, grants),
         grants=grants,
         state=state,
+        tenants=store,
+        stages=StageControl(store),
+        evidence=SqlEvidence(database),
         revocations=revocations,
         counters=counters,
         directory=directory,

@@ -22,7 +22,7 @@ from dualcast.model.errors import (
 )
 from dualcast.model.principal import Principal
 from dualcast.presence.devices import check_device_id, check_kind
-from dualcast.session.admission import check_channels, check_limits, evict_oldest
+from dualcast.session.admission import check_channels, check_limits, check_tenant_limit, evict_oldest
 from dualcast.session.arriving import introduce
 from dualcast.session.native_commands import NativeCommands
 from dualcast.session.node import Node
@@ -30,11 +30,14 @@ from dualcast.session.session import FROM_NOW, Session
 from dualcast.session.watching import watched
 from dualcast.tenancy.model import Tenant
 from dualcast.tenancy.store import TenantStore
+from dualcast_migration.census import Visitor
+from dualcast_migration.muting import pairs_of
 from dualcast_migration.policy import Decision
 
 from .authentication import client_address
 from .body import header
 from .services import Services
+from .visitors import note_caller, note_fallback, visitor_of
 
 Scope = MutableMapping[str, Any]
 
@@ -72,6 +75,7 @@ class Request:
         "instance",
         "position",
         "tenant",
+        "visitor",
     )
 
     authenticated: Authenticated
@@ -86,6 +90,7 @@ class Request:
     device: str
     device_id: str
     address: str
+    visitor: Visitor
 
     @property
     def principal(self) -> Principal:
@@ -148,9 +153,11 @@ async def admit(delivery: Delivery, scope: Scope, kind: Kind) -> Request:
     found = await services.authenticator.authenticate(scope, kind=kind, native=True)
     request.authenticated = found
     principal = found.principal
+    note_caller(scope, principal)
     tenant = delivery.tenants.current(principal.tenant)
     if tenant is None:
         raise Forbidden("no such tenant")
+    check_tenant_limit(delivery.node, principal.tenant, tenant.settings.max_connections)
     request.tenant = tenant
     request.decision = tenant.decide(principal.sub, delivery.node.now_s())
     parameters = query(scope)
@@ -162,6 +169,9 @@ async def admit(delivery: Delivery, scope: Scope, kind: Kind) -> Request:
     request.device = check_kind(device) if (device := _last(parameters, "device")) else ""
     request.device_id = check_device_id(ident) if (ident := _last(parameters, "device_id")) else ""
     request.epoch, request.position = requested_position(scope, parameters)
+    request.visitor = visitor_of(scope, parameters, resumed=request.position != FROM_NOW)
+    if kind == "sse" and request.decision.websocket:
+        note_fallback(delivery.node, scope, principal, parameters)
     return request
 
 
@@ -188,10 +198,12 @@ async def make_session(
         device=request.device,
         device_id=request.device_id,
         stage=request.decision.stage.value,
+        pairs=pairs_of(request.decision),
         **rest,
     )
     if not await watched(node, session.channels) and node.hub.available:
         raise BusUnavailable("the event bus does not answer", retry_after_s=2)
+    session.visitor = request.visitor
     await introduce(session)
     # While it was waited for, the session was in no index: nobody else would end it or take channels from it.
     while node.grant_changes != request.grant_changes:

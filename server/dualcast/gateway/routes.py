@@ -24,6 +24,7 @@ from .conversations import ROUTES as CONVERSATIONS
 from .devices import ROUTES as DEVICES
 from .docs import docs_routes
 from .edge import Edge
+from .evidence import ROUTES as EVIDENCE
 from .grants import change_grant, delete_grant, read_grant, replace_grant
 from .health import Readiness, healthz, metrics, readyz
 from .inbox import ROUTES as INBOX
@@ -33,6 +34,8 @@ from .legacy.paths import Paths
 from .legacy.progress import ROUTES as PROGRESS
 from .legacy.rooms import ROUTES as ROOMS
 from .legacy.topics import ROUTES as TOPICS
+from .migration import ROUTES as MIGRATION
+from .parity import ROUTES as PARITY
 from .presence import ROUTES as PRESENCE
 from .problems import exception_handler
 from .publish import publish_routes
@@ -40,6 +43,7 @@ from .push import ROUTES as PUSH
 from .revocations import list_revocations, take_back
 from .services import Services
 from .tasks import ROUTES as TASKS
+from .tenants import ROUTES as TENANTS
 from .tickets import issue_ticket
 
 _json = msgspec.json.Decoder()
@@ -65,6 +69,10 @@ REST: tuple[Any, ...] = (
     *PUSH,
     *PRESENCE,
     *DEVICES,
+    *TENANTS,
+    *MIGRATION,
+    *EVIDENCE,
+    *PARITY,
     *CHAT,
     *PROGRESS,
     *NOTIFICATIONS,
@@ -132,5 +140,6 @@ def litestar_app(
     )
     raw = [handler for handler in (*publishing, *extra_handlers) if isinstance(handler, ASGIRouteHandler)]
     direct = {path: handler.fn for handler in raw for path in handler.paths}
-    app.asgi_handler = Edge(app.asgi_handler, services, direct, Paths(extra_handlers).find)
+    plain = [route.path for route in app.routes if "{" not in route.path]
+    app.asgi_handler = Edge(app.asgi_handler, services, direct, Paths(extra_handlers, plain).find)
     return app

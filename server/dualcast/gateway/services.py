@@ -23,10 +23,15 @@ from dualcast.model.principal import Principal
 from dualcast.presence.service import PresenceService
 from dualcast.publishing.service import Publisher
 from dualcast.push.service import PushService
+from dualcast.session.node import Evidence, Unrecorded
 from dualcast.state.port import StateStore
 from dualcast.tasks.service import TaskService
 from dualcast.telemetry.counters import Counters
 from dualcast.tenancy.grants import Grants
+from dualcast.tenancy.stages import StageControl
+from dualcast.tenancy.store import SharedTenants
+from dualcast_migration.evidence.port import EvidenceStore
+from dualcast_migration.stage import Stage
 
 from .limits import RateLimits
 
@@ -46,6 +51,10 @@ class GatewaySettings(Struct, frozen=True):
     probe_cache_s: float = 0.25
     """Readiness probes within this time share one probe of the bus, so that polling cannot load it."""
     version: str = "0.1.0"
+    operator_tenant: str = "default"
+    """Whose principals with the role `operator` may do everything to every tenant."""
+    new_tenant_stage: Stage = Stage.FALLBACK
+    """Of a tenant made without one."""
 
     def __repr__(self) -> str:
         return f"GatewaySettings(max_body_bytes={self.max_body_bytes})"
@@ -169,6 +178,11 @@ class Services:
     access: Access
     grants: Grants
     state: StateStore
+    tenants: SharedTenants
+    stages: StageControl
+    evidence: EvidenceStore
+    noting: Evidence = field(default_factory=Unrecorded)
+    """Where this node notes what it sees of a tenant's move."""
     revocations: Revocation
     counters: Counters
     directory: ConnectionDirectory

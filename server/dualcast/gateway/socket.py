@@ -24,6 +24,7 @@ from dualcast.transport.websocket import WebSocketSession
 from .authentication import AUTHENTICATES
 from .connect import REFUSED, Delivery, Scope, admit, make_session
 from .problems import send_problem
+from .visitors import note_refusal
 
 PATH = "/v1/socket"
 
@@ -75,6 +76,7 @@ def socket_route(delivery: Delivery) -> ASGIRouteHandler:
             )
         except DualcastError as error:
             delivery.services.counters.delivery(REFUSED, "ws").refused += 1
+            note_refusal(delivery.node, scope, "ws", error)
             await _refuse(receive, send, close_code(error), error.code)
             return
         headers = [(b"sec-websocket-extensions", deflate)] if deflate else []

@@ -17,6 +17,8 @@ from litestar.types import Scope as TypedScope
 
 from dualcast.dialects.native_signals import STREAM
 from dualcast.model.errors import DualcastError
+from dualcast.session.moving import SOCKET_URL as SOCKET_PATH
+from dualcast.session.moving import delay_ms, invitation
 from dualcast.transport.asgi import respond_sse
 from dualcast.transport.encodings import NATIVE_SSE
 from dualcast.transport.sse import HEADERS, SseSession
@@ -24,6 +26,7 @@ from dualcast.transport.sse import HEADERS, SseSession
 from .authentication import AUTHENTICATES
 from .connect import REFUSED, Delivery, Scope, admit, make_session
 from .problems import MethodNotAllowed, send_problem
+from .sunset import Headers, browned_out, deprecation_headers
 
 PATH = "/v1/stream"
 
@@ -40,30 +43,42 @@ def stream_route(delivery: Delivery) -> ASGIRouteHandler:
             if scope["type"] != "http" or scope["method"] != "GET":
                 raise MethodNotAllowed("GET")
             request = await admit(delivery, scope, "sse")
-            if not request.decision.sse:
-                await _empty(send)  # 204: an `EventSource` stops for good
+            decision = request.decision
+            headers = deprecation_headers(decision.deprecation, SOCKET_PATH)
+            if not decision.sse:
+                await send_empty(send, headers)  # 204: an `EventSource` stops for good
+                return
+            if wait_s := browned_out(decision):
+                delivery.services.counters.delivery(request.tenant.id, "sse").refused += 1
+                await send_away(send, wait_s, headers)
                 return
             session = await make_session(delivery, request, SseSession, encoding=NATIVE_SSE, dialect=STREAM)
+            if decision.deprecation is not None:
+                session.introduction += NATIVE_SSE.wrap(
+                    invitation(session, decision, delay_ms(session)) or b""
+                )
         except DualcastError as error:
             delivery.services.counters.delivery(REFUSED, "sse").refused += 1
             if error.retryable:
-                await _come_back(delivery, send, error)
+                jitter_s = random.uniform(0, delivery.node.settings.retry_max_ms / 1000)  # noqa: S311
+                await send_away(send, (error.retry_after_s or 2) + jitter_s)
             else:
                 await send_problem(send, error)
             return
-        await respond_sse(scope, receive, send, session, list(HEADERS))
+        await respond_sse(scope, receive, send, session, [*HEADERS, *headers])
 
     return stream
 
 
-async def _come_back(delivery: Delivery, send: Send, error: DualcastError) -> None:
-    """200, `retry:`, end."""
-    wait_ms = int((error.retry_after_s or 2) * 1000)
-    wait_ms += random.randint(0, delivery.node.settings.retry_max_ms)  # noqa: S311 — jitter
-    await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
-    await send({"type": "http.response.body", "body": b"retry: %d\n\n" % wait_ms, "more_body": False})
+async def send_away(send: Send, wait_s: float, headers: Headers | None = None) -> None:
+    """Answers 200, `retry:` and the end of the stream: an `EventSource` comes back after `wait_s`."""
+    head = [*HEADERS, *(headers or ())]
+    await send({"type": "http.response.start", "status": 200, "headers": head})
+    body = b"retry: %d\n\n" % int(wait_s * 1000)
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def _empty(send: Send) -> None:
-    await send({"type": "http.response.start", "status": 204, "headers": []})
+async def send_empty(send: Send, headers: Headers | None = None) -> None:
+    """Answers 204."""
+    await send({"type": "http.response.start", "status": 204, "headers": headers or []})
     await send({"type": "http.response.body", "body": b"", "more_body": False})

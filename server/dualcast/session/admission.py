@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dualcast.model.channel import ALL
 from dualcast.model.codes import Close
 from dualcast.model.errors import DualcastError, LimitExceeded, RateLimited
 from dualcast.model.principal import Principal
@@ -36,6 +37,13 @@ def check_limits(node: Node, address: str, *, per_address: int) -> None:
         raise ConnectionLimit("this server has as many connections as it may", retry_after_s=5)
     if per_address and node.per_address.get(address, 0) >= per_address:
         raise RateLimited("too many connections from this address", code="address-limit", retry_after_s=10)
+
+
+def check_tenant_limit(node: Node, tenant: str, limit: int | None) -> None:
+    """Raises ConnectionLimit when the tenant has `limit` connections on this node; None: no limit."""
+    everybody = node.hub.known(tenant, ALL) if limit is not None else None
+    if limit is not None and everybody is not None and len(everybody.sessions) >= limit:
+        raise ConnectionLimit("the tenant has as many connections as it may", retry_after_s=5)
 
 
 def evict_oldest(node: Node, principal: Principal, *, limit: int) -> int:

@@ -11,7 +11,7 @@ from bisect import bisect_left
 
 MAX_TENANT_LABELS = 500
 OTHER = "_other"
-LATENCY_BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000)
+LATENCY_BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 5_000, 10_000, 30_000, 60_000)
 
 
 class DeliveryCounters:

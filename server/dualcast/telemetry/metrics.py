@@ -10,13 +10,14 @@ import asyncio
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .counters import LATENCY_BOUNDS_MS, Counters, DeliveryCounters
+from .counters import LATENCY_BOUNDS_MS, MAX_TENANT_LABELS, Counters, DeliveryCounters
 
 _LABELS = ("tenant", "transport")
 _TOTALS = (
@@ -49,6 +50,9 @@ GROWING = frozenset(
         "commit_failures",
         "commits",
         "duplicates",
+        "evidence_dropped",
+        "evidence_failures",
+        "evidence_not_counted",
         "forged_receipts",
         "held_overflows",
         "inbox_unannounced",
@@ -129,22 +133,28 @@ class DualcastCollector(Collector):
         *,
         bus_stats: Callable[[], Mapping[str, float]] | None = None,
         gauges: Callable[[], Mapping[str, float]] | None = None,
+        families: Callable[[], Iterator[Metric]] | None = None,
         loop_lag: LoopLag | None = None,
+        stages: Callable[[], Iterable[tuple[str, str, float]]] | None = None,
         version: str = "",
     ) -> None:
         """`bus_stats`: `EventBus.stats`. `gauges`: further plain gauges by snake_case name (sessions behind,
-        tokens cached …).
+        tokens cached …). `stages`: (tenant, stage, percent of its users in it) of every tenant.
+        `families`: ready-made ones.
         """
         self._counters = counters
         self._bus_stats = bus_stats
         self._gauges = gauges
+        self._families = families
         self._loop_lag = loop_lag
+        self._stages = stages
         self._version = version
         self._started = time.time()
 
     def collect(self) -> Iterator[Metric]:
         yield from self._deliveries()
         yield from self._publishing()
+        yield from self._migration()
         # One family per name, or a scraper refuses the page: the bus's own figure goes first.
         numbers: dict[str, tuple[float, bool]] = {}
         for prefix, source in (("dualcast_bus_", self._bus_stats), ("dualcast_", self._gauges)):
@@ -153,6 +163,8 @@ class DualcastCollector(Collector):
                     numbers.setdefault(prefix + name, (value, name in GROWING))
         for name, (value, growing) in numbers.items():
             yield _plain(name, value, growing)
+        if self._families is not None:
+            yield from self._families()
         yield from self._process()
 
     def _deliveries(self) -> Iterator[Metric]:
@@ -187,6 +199,24 @@ class DualcastCollector(Collector):
         for labels, count in list(self._counters.publish_failed.items()):
             failed.add_metric(labels, count)
         yield failed
+
+    def _migration(self) -> Iterator[Metric]:
+        if self._stages is None:
+            return
+        stage = GaugeMetricFamily(
+            "dualcast_tenant_stage", "1: the stage the tenant is in", labels=("tenant", "stage")
+        )
+        percent = GaugeMetricFamily(
+            "dualcast_tenant_cohort_percent",
+            "Percent of the tenant's users in its stage; the others are in the one before",
+            labels=("tenant",),
+        )
+        # Tenants beyond the bound are left out: their stages cannot be added up as `_other`.
+        for tenant, name, share in islice(self._stages(), MAX_TENANT_LABELS):
+            stage.add_metric((tenant, name), 1)
+            percent.add_metric((tenant,), share)
+        yield stage
+        yield percent
 
     def _process(self) -> Iterator[Metric]:
         info = GaugeMetricFamily("dualcast_build_info", "Constant 1", labels=("version", "python"))

@@ -286,4 +286,6 @@ class AsgiTransport(asyncio.Transport):
                 else:
                     session.on_binary(data)
             elif kind.endswith(".disconnect"):
+                if kind == "websocket.disconnect":
+                    session.ended = message.get("code") or 0  # 1006: torn
                 return
