@@ -42,10 +42,10 @@ from dualcast.identity.revocation import Revocations
 from dualcast.identity.tickets import Tickets, TicketSettings
 from dualcast.identity.tokens import TokenVerifier
 from dualcast.mapping import (
-    default_push,
     endpoints,
     gateway_settings,
     legacy_settings,
+    publish_settings,
     push_provider_settings,
     rate_settings,
     seeds,
@@ -55,7 +55,7 @@ from dualcast.mapping import (
 )
 from dualcast.model.errors import BusUnavailable
 from dualcast.publishing.quotas import TenantQuotas
-from dualcast.publishing.service import Publisher, PublishSettings
+from dualcast.publishing.service import Publisher
 from dualcast.push.providers.finding import open_provider
 from dualcast.session.drain import drain
 from dualcast.session.moving import Movements
@@ -104,6 +104,7 @@ class Composition:
     jwks: JwksCache
     loop_lag: LoopLag
     authenticator: Authenticator
+    publisher: Publisher
 
     @property
     def bus(self) -> EventBus:
@@ -233,9 +234,7 @@ def build(settings: Settings) -> Composition:
             bus,
             counters,
             TenantQuotas(tenants, limits.publishes_per_tenant_per_s, limits.burst_s),
-            PublishSettings(
-                max_data_bytes=settings.server.max_body_bytes, default_push=default_push(settings)
-            ),
+            publish_settings(settings),
             resolve_connection=features.presence.connection_user,
             push_ready=features.push.ready,
             poke_push=features.push.poke,
@@ -273,6 +272,7 @@ def build(settings: Settings) -> Composition:
                     **features.gauges(),
                     **contracts.gauges(),
                     **witness.recorder.gauges(),
+                    **services.publisher.turns.gauges(),
                 },
                 families=witness.families,
                 loop_lag=loop_lag,
@@ -324,6 +324,7 @@ def build(settings: Settings) -> Composition:
         jwks=jwks,
         loop_lag=loop_lag,
         authenticator=authenticator,
+        publisher=services.publisher,
     )
 
 

@@ -44,8 +44,13 @@ class Blackhole:
                 half.transport.abort()
 
     async def join(self, near: _Half) -> None:
-        """Connects an accepted connection to the target."""
-        _, far = await asyncio.get_running_loop().create_connection(lambda: _Half(self, near), *self._target)
+        """Connects an accepted connection to the target; ends it when nobody is there."""
+        loop = asyncio.get_running_loop()
+        try:
+            _, far = await loop.create_connection(lambda: _Half(self, near), *self._target)
+        except OSError:
+            near.transport.abort()
+            return
         self._halves.append((near, far))
         near.joined(far)
 

@@ -183,8 +183,9 @@ async def test_a_token_revoked_during_its_handshake_opens_nothing() -> None:
         request.channels, request.epoch, request.position = ["user:u", "all"], "", -1
         request.grant_changes = r.node.grant_changes
         request.address = request.instance = request.device = request.device_id = ""
-        request.decision = cast(Any, SimpleNamespace(stage=SimpleNamespace(value="fallback")))
+        request.decision = cast(Any, SimpleNamespace(stage=SimpleNamespace(value="fallback"), may_pair=False))
         request.tenant = cast(Any, SimpleNamespace(settings=SimpleNamespace(max_connections_per_user=None)))
+        request.visitor = cast(Any, None)
         revoked: list[Principal] = []
         revocations = SimpleNamespace(is_revoked=revoked.__contains__)
         delivery = Delivery(

@@ -16,6 +16,7 @@ from dualcast.hub.encoding import Encoding
 from dualcast.model.codes import Close
 from dualcast.model.principal import Principal
 from dualcast.telemetry.counters import DeliveryCounters
+from dualcast_migration.muting import Pairs
 
 from .node import Node
 
@@ -33,10 +34,13 @@ class Connection(asyncio.Protocol):
         "device_id",
         "dialect",
         "encoding",
+        "ended",
         "id",
         "instance",
         "introduction",
         "node",
+        "pair",
+        "pairs",
         "paused",
         "prelude",
         "principal",
@@ -44,6 +48,7 @@ class Connection(asyncio.Protocol):
         "silent_ticks",
         "stage",
         "transport",
+        "visitor",
         "warned",
     )
 
@@ -59,6 +64,7 @@ class Connection(asyncio.Protocol):
         device: str = "",
         device_id: str = "",
         stage: str = "",
+        pairs: Pairs | None = None,
     ) -> None:
         self.node = node
         self.principal = principal
@@ -71,6 +77,10 @@ class Connection(asyncio.Protocol):
         """Its kind: mobile, desktop, tablet, web, or "" when the client did not say."""
         self.device_id = device_id
         self.stage = stage
+        self.pairs = pairs
+        """How it is brought together with the other sessions of its instance; None: it is not."""
+        self.pair: Any = None
+        """Its place in `node.pairing`."""
         self.counters: DeliveryCounters = node.counters.delivery(principal.tenant, encoding.transport)
         self.paused = False
         self.closed = False
@@ -84,6 +94,10 @@ class Connection(asyncio.Protocol):
         self.silent_ticks = 0
         self.warned = False
         self.attached_at = 0.0
+        self.ended = 0
+        """The code it was closed with, by either side; 0: none."""
+        self.visitor: Any = None
+        """What its client said of itself, for `node.evidence`."""
 
     cut_on_expiry = True
     """Native sessions end with their token; legacy dialects override it."""
@@ -146,7 +160,10 @@ class Connection(asyncio.Protocol):
         node.hub.sessions[self.id] = self  # type: ignore[assignment]
         node.sweep_bucket(self).add(self)
         self.join()
+        node.evidence.opened(self)
         node.presence.changed(self)
+        if self.pairs is not None:
+            node.pairing.attached(self)
         welcome = self.dialect.welcome(self)
         # One write, one segment: the rest of the handshake, the welcome and what belongs behind it.
         first = self.prelude + (self.encoding.wrap(welcome) if welcome else b"")
@@ -182,16 +199,21 @@ class Connection(asyncio.Protocol):
         if not self.closed:
             node.closing[self] = node.loop.time()
             node.presence.changed(self)
+            if self.attached_at:
+                node.evidence.closed(self, node.loop.time() - self.attached_at)
         self.closed = True
         node.hub.sessions.pop(self.id, None)
         node.held.discard(self)
         node.sweep_bucket(self).discard(self)
         self.part()
+        if self.pair is not None:
+            node.pairing.left(self)
 
     def close(self, code: Close, retry_ms: int | None = None) -> None:
         """Says why, flushes what is written and ends; aborted by the sweep if the peer does not take it."""
         if self.closed:
             return
+        self.ended = int(code)
         try:
             self.farewell(code, self.retry_ms() if retry_ms is None else retry_ms)
         except Exception:  # noqa: BLE001 — the socket is broken: there is nobody to say it to

@@ -165,9 +165,7 @@ class NativeCommands:
                 new = await self._refresh(old, command.token)
             if node.grant_changes == changes:  # else it was the old principal that was looked at
                 break
-        session.principal = new
-        session.warned = False
-        node.presence.changed(session)  # the other nodes know its token by id
+        session.authenticated(new)
         if lost:
             session.withdraw(lost)
         session.send(socket_frame(Authenticated(ref=command.ref, expires_at=new.expires_at)))

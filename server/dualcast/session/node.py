@@ -8,14 +8,16 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from dualcast.bus.port import EventBus
 from dualcast.hub.hub import Hub
+from dualcast.model.errors import DualcastError
 from dualcast.telemetry.counters import Counters
+from dualcast_migration.policy import Decision
 
 from .channel_state import ChannelStates
 from .wheel import Wheel
@@ -47,6 +49,10 @@ class SessionSettings(Struct, frozen=True, kw_only=True):
     auth_warning_s: int = 60
     sweep_s: int = 5
     """The sweep looks at every session once in so many seconds."""
+    move_spread_s: float = 30
+    """Sessions that a changed stage moves are asked to move over so long."""
+    move_grace_s: float = 5
+    """Who has not moved so long after its time is ended."""
     close_timeout_s: int = 10
     """A closing connection whose last bytes are not taken is aborted after this."""
     retry_min_ms: int = 1_000
@@ -71,6 +77,106 @@ class Unwatched:
     def changed(self, session: Any) -> None: ...
 
 
+class Evidence(Protocol):
+    """Who notes how connections open and end; `dualcast_migration.evidence.recorder.Recorder` is one. Nothing
+    here waits or raises."""
+
+    def opened(self, session: Any) -> None: ...
+    def closed(self, session: Any, age_s: float) -> None: ...
+    def refused(self, tenant: str, user: str, transport: str, error: DualcastError) -> None: ...
+    def fell_back(self, tenant: str, user: str, reason: str) -> None: ...
+    def compared(self, tenant: str, publications: int, mismatched: int = 0) -> None: ...
+    def mismatch(self, tenant: str, record: bytes) -> None: ...
+    def reported(
+        self,
+        tenant: str,
+        user: str,
+        publications: int,
+        mismatched: int,
+        lags_ms: Mapping[str, Sequence[float]],
+    ) -> bool:
+        """Whether it was counted."""
+        ...
+
+
+class Unrecorded:
+    """The Evidence of a node that keeps none."""
+
+    def opened(self, session: Any) -> None: ...
+    def closed(self, session: Any, age_s: float) -> None: ...
+    def refused(self, tenant: str, user: str, transport: str, error: DualcastError) -> None: ...
+    def fell_back(self, tenant: str, user: str, reason: str) -> None: ...
+    def compared(self, tenant: str, publications: int, mismatched: int = 0) -> None: ...
+    def mismatch(self, tenant: str, record: bytes) -> None: ...
+    def reported(
+        self,
+        tenant: str,
+        user: str,
+        publications: int,
+        mismatched: int,
+        lags_ms: Mapping[str, Sequence[float]],
+    ) -> bool:
+        return False
+
+
+class Siblings(Protocol):
+    """Who brings the sessions of one instance together; `pairing.Pairing` is one. Nothing here waits or
+    raises. Beside `attached` and `decision_changed` only sessions call it that it has given a `pair`."""
+
+    def attached(self, session: Any) -> None:
+        """It is about to be welcomed."""
+        ...
+
+    def left(self, session: Any) -> None:
+        """It has ended."""
+        ...
+
+    def receipt(self, session: Any, offset: int) -> None:
+        """Its client has read everything up to `offset`."""
+        ...
+
+    def changed(self, session: Any) -> None:
+        """Its channels or its principal are others now."""
+        ...
+
+    def broken(self, session: Any, through: int) -> None:
+        """There is a hole in what it delivers; up to `through` it had been written."""
+        ...
+
+    def caught_up(self, session: Any) -> None:
+        """It is live."""
+        ...
+
+    def asks(self, session: Any) -> bool:
+        """Whether a receipt is wanted of a socket; once per sweep."""
+        ...
+
+    def decision_changed(self, session: Any, decision: Decision) -> None:
+        """The tenant's stage is another one for its user."""
+        ...
+
+    def siblings(self, session: Any) -> list[Any]:
+        """The other sessions of its instance on this node."""
+        ...
+
+
+class Unpaired:
+    """The Siblings of a node where nobody is muted."""
+
+    def attached(self, session: Any) -> None: ...
+    def left(self, session: Any) -> None: ...
+    def receipt(self, session: Any, offset: int) -> None: ...
+    def changed(self, session: Any) -> None: ...
+    def broken(self, session: Any, through: int) -> None: ...
+    def caught_up(self, session: Any) -> None: ...
+    def asks(self, session: Any) -> bool:
+        return False
+
+    def decision_changed(self, session: Any, decision: Decision) -> None: ...
+    def siblings(self, session: Any) -> list[Any]:
+        return []
+
+
 class Node:
     """Shared by every session of a process (a `session.session.Session`, written Any here: sessions import
     this). Created once the loop runs; `run` owns all tasks made by `spawn`."""
@@ -84,6 +190,10 @@ class Node:
         self.id = secrets.token_hex(4)
         self.draining = False
         self.presence: Presence = Unwatched()
+        """Replaced by the composition root."""
+        self.pairing: Siblings = Unpaired()
+        """Replaced by the composition root."""
+        self.evidence: Evidence = Unrecorded()
         """Replaced by the composition root."""
         self.behind: dict[str, deque[Any]] = {}
         """Sessions that need the bus to catch up, per tenant: served in turn, so no tenant waits for

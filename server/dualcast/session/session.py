@@ -39,6 +39,7 @@ class Session(Connection):
         "epoch",
         "feed",
         "gate",
+        "muted",
         "out",
         "position",
         "queued",
@@ -78,6 +79,9 @@ class Session(Connection):
         """Changes whenever a recovery under way must start over."""
         self.away = False
         """Whether the client was told that the bus is away."""
+        self.muted = False
+        """Behind, and staying there: its client reads over a socket (`pairing.Pairing`). `position` is what
+        was written here or read there."""
 
     # ── joining and parting ──
 
@@ -134,6 +138,8 @@ class Session(Connection):
 
     def pause_writing(self) -> None:
         self.paused = True
+        if self.muted:
+            self.behind_since = self.node.loop.time()  # of one that does not even take its heartbeats
         self.fall_behind()
 
     def resume_writing(self) -> None:
@@ -160,7 +166,7 @@ class Session(Connection):
         True: nothing more to do now (live, closed, or waiting for the client to read). False: the bus is
         needed.
         """
-        if self.closed or self.paused or self.gate != BEHIND:
+        if self.closed or self.paused or self.gate != BEHIND or self.muted:
             return True
         self.settle()
         feed, position = self.feed, self.position
@@ -184,7 +190,21 @@ class Session(Connection):
         if self.away and self.node.hub.available:
             self.away = False
             self.send(self.dialect.status(self, available=True))
+        if self.pair is not None:
+            self.node.pairing.caught_up(self)
         return True
+
+    def mute(self) -> None:
+        """From now on its client reads over a socket. Nothing is written but its position."""
+        self.position = self.offset
+        self.gate = BEHIND
+        self.muted = True
+        self.turn += 1
+
+    def unmute(self) -> None:
+        """Delivers again, from its position on: as if the client had come back with it."""
+        self.muted = False
+        self.resume(self.epoch, self.position)
 
     def write_entries(self, entries: list[Entry], through: int) -> bool:
         """Writes recovered entries in order and moves the position to `through`; False when the transport
@@ -239,7 +259,11 @@ class Session(Connection):
             return False
         if audience.roles and principal.roles.isdisjoint(audience.roles):
             return False
-        if audience.connections and self.id not in audience.connections:
+        if (
+            audience.connections
+            and self.id not in audience.connections
+            and (self.pair is None or self.pair.stands_for.isdisjoint(audience.connections))
+        ):
             return False
         left_out = audience.exclude_connections
         if left_out and (self.id in left_out or self.instance in left_out):
@@ -257,6 +281,8 @@ class Session(Connection):
         """Announces a hole."""
         self.counters.gaps += 1
         self.send(self.dialect.gap(self, gap))
+        if self.pair is not None and not self.muted:
+            self.node.pairing.broken(self, self.offset)
 
     def epoch_changed(self, epoch: str, after: int) -> None:
         """The log was restored or lost. What was published after offset `after` may be gone: say so for every
@@ -266,6 +292,8 @@ class Session(Connection):
             if self in self.node.held:
                 self.node.held.discard(self)
                 self.node.enqueue(self)
+            if self.muted:
+                self.node.pairing.broken(self, self.position)  # it is told what its socket is told
             return
         self.epoch = epoch
         for channel in self.channels:
@@ -282,7 +310,7 @@ class Session(Connection):
                 self.send(self.dialect.status(self, available=False))
             return
         self.behind_since = self.node.loop.time()
-        if self.gate != BEHIND:
+        if self.gate != BEHIND or self.muted:
             self.away = False
             self.send(self.dialect.status(self, available=True))
         elif not self.catch_up():
@@ -295,10 +323,13 @@ class Session(Connection):
 
     def resume(self, epoch: str, position: int) -> None:
         """Goes back (or forward) to a cursor the client names."""
+        through = self.offset
         self.gate = BEHIND
         self.epoch, self.position, self.checked = epoch, position, False
         self.turn += 1
         self.behind_since = self.node.loop.time()
+        if self.pair is not None:
+            self.node.pairing.broken(self, through)
         if not self.catch_up():
             self.node.enqueue(self)
 
@@ -317,7 +348,7 @@ class Session(Connection):
         self.channels = (*self.channels, *feeds)
         for feed in feeds:
             feed.sessions[self] = None
-        self.node.presence.changed(self)
+        self._changed()
         if not self.catch_up():
             self.node.enqueue(self)
         return since
@@ -330,9 +361,20 @@ class Session(Connection):
             if feed.name in names:
                 feed.sessions.pop(self, None)
         self.channels = tuple(feed for feed in self.channels if feed.name not in names)
-        self.node.presence.changed(self)
+        self._changed()
         if self.gate == BEHIND and not self.catch_up():
             self.node.enqueue(self)  # it may have been waiting for one that is gone
+
+    def _changed(self) -> None:
+        self.node.presence.changed(self)
+        if self.pair is not None:
+            self.node.pairing.changed(self)
+
+    def authenticated(self, principal: Principal) -> None:
+        """Its client has shown a new token."""
+        self.principal = principal
+        self.warned = False
+        self._changed()  # the other nodes know its token by id
 
     def withdraw(self, names: Sequence[str]) -> None:
         """Takes channels away that it may not have any more, and says so."""
@@ -346,4 +388,6 @@ class Session(Connection):
         if epoch != self.epoch or offset > self.offset:
             return False
         self.confirmed = max(self.confirmed, offset)
+        if self.pair is not None:
+            self.node.pairing.receipt(self, offset)
         return True

@@ -66,6 +66,7 @@ class Sweep:
                 session.send(session.dialect.auth_expiring(expires_at))
         if (
             session.gate == BEHIND
+            and (session.paused or not session.muted)
             and self._node.hub.available
             and now - session.behind_since > settings.lag_limit_s
         ):

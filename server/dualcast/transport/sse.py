@@ -39,6 +39,9 @@ class SseSession(Session):
         if offset != self.seen:
             self.seen = offset
             self.silent_ticks = 0
+            if self.muted and not self.paused and (cursor := self.cursor):
+                # Read over a socket: whoever comes back must not ask for it again.
+                self.transport.write(self.encoding.wrap(self.dialect.position(cursor) or b""))
             return
         self.silent_ticks += 1
         settings = self.node.settings
@@ -48,5 +51,5 @@ class SseSession(Session):
         # A quiet stream is kept current: with an up-to-date id a late reconnect finds no hole that is not
         # one.
         cursor = self.cursor
-        position = self.dialect.position(cursor) if cursor and self.live else None
+        position = self.dialect.position(cursor) if cursor and (self.live or self.muted) else None
         self.transport.write(self.encoding.wrap(position) if position else _HEARTBEAT)

@@ -112,7 +112,8 @@ class WebSocketSession(Session):
                 self.close(Close.STALE)
                 return
         self.silent_ticks += 1
-        if self.silent_ticks * settings.sweep_s >= settings.heartbeat_ws_s:
+        asked = self.pair is not None and self.node.pairing.asks(self) and self.unanswered_ticks < 0
+        if asked or self.silent_ticks * settings.sweep_s >= settings.heartbeat_ws_s:
             self.silent_ticks = 0
             self.ping()
 
@@ -149,6 +150,7 @@ class WebSocketSession(Session):
     def on_close(self, code: int, reason: str) -> None:
         if not self.said_close:
             self.said_close = True
+            self.ended = code
             self.leave()
             self.transport.write(frames.close(NORMAL if code == NO_STATUS else code))
         self.transport.close()
@@ -160,6 +162,7 @@ class WebSocketSession(Session):
             self.transport.close()
             return
         self.said_close = True
+        self.ended = close_code
         self.leave()
         self.transport.write(frames.close(_NATIVE_CODES.get(close_code, close_code), reason))
         self._end_of_input()

@@ -9,7 +9,7 @@
 --   h  zset   channel → last offset            s:<channel>  stream <offset>-0 → "prev time_ms body"
 --   i<key>    receipt of an id or idempotency key           q  GCRA state           p:<channel>  pub/sub name
 -- and what other rooms keep (bus/storage.py), each under a letter of its own:
---   n:… inbox         w:… presence         x:… push         t:… tasks         c:… conversations
+--   n:… inbox         w:… presence         x:… push         t:… tasks         c:… conversations         f:… pairing
 local META = KEYS[1]
 local PREFIX = string.sub(META, 1, -2)
 local HEADS = PREFIX .. 'h'
