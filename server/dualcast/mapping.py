@@ -18,6 +18,8 @@ from dualcast.identity.keys import JwksEndpoint, VerificationKey
 from dualcast.inbox.port import InboxSettings
 from dualcast.presence.port import PresenceSettings
 from dualcast.publishing.requests import PushPolicy
+from dualcast.publishing.service import PublishSettings
+from dualcast.publishing.turns import TurnSettings
 from dualcast.push.port import PushSettings
 from dualcast.sections import Key
 from dualcast.session.node import SessionSettings
@@ -96,6 +98,17 @@ def default_push(settings: Settings) -> PushPolicy:
     return "never" if push.provider in ("none", "log", "logging") else "offline"
 
 
+def publish_settings(settings: Settings) -> PublishSettings:
+    return PublishSettings(
+        max_data_bytes=settings.server.max_body_bytes,
+        max_batch_items=settings.limits.batch_items,
+        default_push=default_push(settings),
+        turns=TurnSettings(
+            waiting_items=settings.limits.waiting_per_tenant, waiting_bytes=settings.limits.waiting_bytes
+        ),
+    )
+
+
 def task_settings(settings: Settings) -> TaskSettings:
     """The task room's share of the settings."""
     tasks = settings.tasks
@@ -115,7 +128,7 @@ def older_queue_settings(settings: Settings) -> OlderQueueSettings:
 
 def older_settings(settings: Settings) -> OlderSettings:
     """How this server lives next to older backends."""
-    return OlderSettings(tenant=settings.tenancy.legacy_tenant, mirror=settings.legacy.mirror)
+    return OlderSettings(tenant=settings.tenancy.legacy_tenant)
 
 
 def conversation_settings(settings: Settings) -> ConversationSettings:
@@ -185,7 +198,6 @@ def legacy_settings(settings: Settings) -> LegacySettings:
         max_reconnect_attempts=legacy.reconnect_attempts,
         task_heartbeat_s=legacy.task_heartbeat_s,
         task_idle_s=legacy.task_idle_s,
-        batch_poll_s=legacy.batch_poll_s,
         batch_idle_s=legacy.batch_idle_s,
         progress_ping_s=legacy.progress_ping_s,
         progress_max_connections=legacy.progress_connections,
@@ -210,6 +222,8 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         metrics_token=server.metrics_token,
         ticket_s=settings.identity.ticket_s,
         version=__version__,
+        operator_tenant=settings.tenancy.operator_tenant or settings.tenancy.legacy_tenant,
+        new_tenant_stage=Stage(settings.tenancy.stage),
     )
 
 

@@ -159,10 +159,14 @@ class Tenancy(Section, frozen=True):
     """Patterns every authenticated user may subscribe to (`topic:news-*`). Default: deny."""
     stage: Literal["sse", "shadow", "fallback", "websocket"] = "fallback"
     """Stage of a new tenant."""
+    operator_tenant: str = ""
+    """Whose tokens with the role `operator` may do everything to every tenant; "": the legacy tenant's."""
 
     def __post_init__(self) -> None:
         try:
             check_tenant(self.legacy_tenant)
+            if self.operator_tenant:
+                check_tenant(self.operator_tenant)
         except DualcastError as error:
             raise ValueError(error.reason) from None
 
@@ -205,6 +209,11 @@ class Limits(Section, frozen=True):
     batch_items: Positive = 1_000
     publishes_per_tenant_per_s: Count = 0
     """Quota enforced inside the append, over all nodes."""
+    waiting_per_tenant: Positive = 50_000
+    """Publications of one tenant that may wait in one process for their turn at the bus; beyond: 429
+    `tenant-busy`."""
+    waiting_bytes: Positive = 64 * 1024 * 1024
+    """The same in bytes of request bodies."""
     burst_s: Seconds = 4.0
     """Every rate allows this many seconds' worth at once."""
 
@@ -319,7 +328,8 @@ class Legacy(Section, frozen=True):
     cut_on_expiry: bool = False
     """A connection ends when its token expires."""
     mirror: Literal["off", "fallback", "always"] = "off"
-    """Publish to the old Redis channels as well; `fallback`: while the user has no live socket here."""
+    """Publish to the old Redis channels as well; `fallback`: while the user has no live socket here. Needs
+    `redis` below."""
     redis: bool = True
     """With Redis: take in what older backends publish, and keep their names in step."""
     test_page: bool = False

@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import jwt
@@ -51,7 +52,7 @@ class Dualcast(Contender):
     name = "dualcast"
     note = "published by REST through a second node"
     through: ClassVar[str] = "node"
-    settings: ClassVar[Mapping[str, str]] = {}
+    settings: Mapping[str, str] = MappingProxyType({})
     """Environment beside the usual."""
 
     def __init__(self, bench: Bench, transport: str) -> None:
@@ -192,4 +193,4 @@ class DualcastAlone(Dualcast):
 class DualcastInbox(DualcastAlone):
     """With inboxes that may hold more than 10,000 items."""
 
-    settings: ClassVar[Mapping[str, str]] = {"DUALCAST_INBOX__MAX_ITEMS": "20000"}
+    settings: Mapping[str, str] = MappingProxyType({"DUALCAST_INBOX__MAX_ITEMS": "20000"})

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import dialects, inbox, scenarios
+from benchmarks import dialects, fairness, inbox, scenarios
 from benchmarks.contenders import Bench, Contender, LegacyPattern, LitestarChannels, Nchan
 from benchmarks.dualcast_node import Dualcast, DualcastAlone, DualcastInbox
 
@@ -98,6 +98,8 @@ def cells(*, seconds: float, through: str, quick: bool) -> list[Cell]:
     for batched in (False, True):
         name = "inbox publish batch" if batched else "inbox publish single"
         add(name, DualcastAlone, "rest", inbox.publish, batched=batched, seconds=min(seconds, 4))
+    flood = {"connections": 32, "items": 1_000, "seconds": min(seconds, 4)}
+    add("fairness", fairness.DualcastTwoTenants, "rest", fairness.measure, **flood)
     sizes = (100, 1_000, 10_000)
     add("inbox read", DualcastInbox, "rest", inbox.read, sizes=sizes, seconds=min(seconds, 2))
     for each in BOTH:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks import dialects_report, inbox_report
+from benchmarks import dialects_report, fairness, inbox_report
 from benchmarks.contenders import LegacyPattern, LitestarChannels, Nchan
 from benchmarks.dualcast_node import Dualcast
 from benchmarks.tables import Results, number, summary, table
@@ -50,7 +50,7 @@ def main_table(results: Results) -> list[str]:
     rows = []
     for name, repeats in results.items():
         figures = summary(repeats)
-        if name.startswith(("publish", "redis", "inbox", "dialects")):
+        if name.startswith(("publish", "redis", "inbox", "dialects", "fairness")):
             continue
         rss = figures.get("rss_per_connection")
         found = figures.get("redis_connections")
@@ -84,6 +84,8 @@ def other_lines(results: Results) -> list[str]:
                 f"{figures['redis_us_per_publication']:.1f} µs of Redis CPU each; "
                 f"request p50 {_ms(figures['request_p50_ms'])} ms, p99 {_ms(figures['request_p99_ms'])} ms."
             )
+        elif name.startswith("fairness"):
+            lines.append(fairness.line(name, figures))
         elif name.startswith("recovery"):
             taken = figures["caught_up_s"]
             lines.append(
@@ -172,6 +174,9 @@ def targets(results: Results) -> list[tuple[str, str, str, bool]]:
     for kind, wanted in (("single", 8_000), ("batch", 60_000)):
         value = figure(f"publish {kind}/{Dualcast.name} rest", "published_per_cpu_s")
         at_least(f"REST publish {kind}: per server CPU-second", value, wanted)
+    for each in ("sse", "ws"):
+        value = figure(f"fairness/{Dualcast.name} rest", f"flood_{each}_p99_ms")
+        below(f"{each.upper()} p99 under another tenant's flood", value, fairness.P99_MS, "ms")
     found += inbox_report.targets(results)
     found += dialects_report.targets(results)
     for each in ("sse", "ws"):
@@ -225,6 +230,8 @@ Redis connections include the second node's.
 * **recovery**: everybody comes back at once with a cursor 100 publications old; time from the first connect
   to the last message.
 * **publish**: through the server under test, no subscribers, to 1,000 single users in turn; batches of 100.
+* **fairness**: one tenant publishes 50/s to a user with a stream and a socket, alone and then while another
+  tenant posts batches of 1,000 inbox notifications over 32 connections, each as soon as the last is answered.
 * **inbox publish**: notifications to 1,000 single users, half of them with `store: false`, in turns of one
   server. **inbox read**: one user each with 100, 1,000 and 10,000 items, in turn: a page of 50, the counters.
 """

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualcast.hub import hub as hub_module
+from dualcast.hub import fan_out
 from dualcast.model.publication import Audience, Entry, Publication
 from support.engine_room import room
 from support.model_bus import TENANT
@@ -21,8 +21,8 @@ def _entry(offset: int, ident: str, channel: str, audience: Audience | None) -> 
 
 
 async def _lines(batches: list[list[Entry]], people: list[list[str]], *, dominant: bool) -> list[list[str]]:
-    before = hub_module.MIN_DOMINANT
-    hub_module.MIN_DOMINANT = 1 if dominant else 1 << 60
+    before = fan_out.MIN_DOMINANT
+    fan_out.MIN_DOMINANT = 1 if dominant else 1 << 60
     try:
         async with room() as r:
             opened = [r.open(*channels, sub=f"s{n}") for n, channels in enumerate(people)]
@@ -32,7 +32,7 @@ async def _lines(batches: list[list[Entry]], people: list[list[str]], *, dominan
                 assert transport.writes <= 1 + len(batches), "one write per session and turn"
             return [[line for line in transport.lines if line.startswith("p ")] for _, transport in opened]
     finally:
-        hub_module.MIN_DOMINANT = before
+        fan_out.MIN_DOMINANT = before
 
 
 @given(st.integers(0, 10**6))

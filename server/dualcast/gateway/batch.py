@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import overload
 
 import msgspec
 from msgspec import Raw, Struct
@@ -48,14 +49,30 @@ class BatchResult(Struct, frozen=True):
     results: list[ItemResult]
 
 
-def decode_lines(body: bytes, *, max_items: int, max_item_bytes: int) -> list[Item]:
-    """The items of an NDJSON body; blank lines are left out. Raises LimitExceeded `too-many-items`,
-    BadRequest when empty.
+class Lines(Sequence[Item]):
+    """The items of an NDJSON body, decoded when they are read: so that a large batch can give way to others
+    between its slices. Blank lines are left out.
     """
-    if body.count(b"\n") > 2 * max_items:
-        raise _too_many(max_items)
-    lines = [line for line in body.split(b"\n") if line.strip()]
-    return _decode_each(lines, max_items, max_item_bytes)
+
+    def __init__(self, body: bytes, *, max_items: int, max_item_bytes: int) -> None:
+        """Raises LimitExceeded `too-many-items`, BadRequest when empty."""
+        if body.count(b"\n") > 2 * max_items:
+            raise _too_many(max_items)
+        self._lines = [line for line in body.split(b"\n") if line and not line.isspace()]
+        self._max_item_bytes = max_item_bytes
+        _check_size(self._lines, max_items)
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+        if isinstance(index, slice):
+            return [_decode_one(line, self._max_item_bytes) for line in self._lines[index]]
+        return _decode_one(self._lines[index], self._max_item_bytes)
 
 
 def decode_array(body: bytes, *, max_items: int, max_item_bytes: int) -> list[Item]:
@@ -108,19 +125,24 @@ def common_failure(results: Sequence[Receipt | DualcastError]) -> DualcastError 
 
 
 def _decode_each(lines: list[bytes], max_items: int, max_item_bytes: int) -> list[Item]:
+    _check_size(lines, max_items)
+    return [_decode_one(line, max_item_bytes) for line in lines]
+
+
+def _decode_one(line: bytes, max_item_bytes: int) -> Item:
+    try:
+        if len(line) > max_item_bytes:
+            raise LimitExceeded(f"an item has at most {max_item_bytes} bytes", code="payload-too-large")
+        return decode(line, _item)
+    except DualcastError as error:
+        return error
+
+
+def _check_size(lines: Sequence[bytes], max_items: int) -> None:
     if len(lines) > max_items:
         raise _too_many(max_items)
     if not lines:
         raise BadRequest("the batch has no items", code="bad-request")
-    items: list[Item] = []
-    for line in lines:
-        try:
-            if len(line) > max_item_bytes:
-                raise LimitExceeded(f"an item has at most {max_item_bytes} bytes", code="payload-too-large")
-            items.append(decode(line, _item))
-        except DualcastError as error:
-            items.append(error)
-    return items
 
 
 def _check_count(body: bytes, max_items: int) -> None:

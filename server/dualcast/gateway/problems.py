@@ -50,6 +50,7 @@ CODES: dict[str, str] = {
     "bad-ttl": "Not a valid life time",
     "bad-type": "Not a valid type name",
     "bad-utf8": "The body is not UTF-8",
+    "bad-report": "The parity report is not usable",
     "bad-version": "Not a version",
     "bus-unavailable": "The event bus cannot be reached",
     "connection-limit": "The server or the tenant has as many connections as it may",

@@ -6,6 +6,8 @@ publish itself. The same requests are described to OpenAPI in `openapi`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -23,7 +25,7 @@ from dualcast.publishing.requests import NotificationRequest, PublishRequest
 from dualcast.publishing.service import authorise
 
 from .authentication import AUTHENTICATES, authenticate
-from .batch import common_failure, decode_array, decode_lines, result_of
+from .batch import Item, Lines, common_failure, decode_array, result_of
 from .body import JSON, NDJSON, ClientGone, Scope, header, media_type, read_body, refuse_encoding, send_json
 from .problems import MethodNotAllowed, log, send_problem
 from .services import Services
@@ -101,9 +103,17 @@ async def _batch(services: Services, scope: Scope, receive: Receive, send: Send)
         body = await read_body(
             scope, receive, limit=settings.max_batch_bytes, deadline_s=settings.body_deadline_s
         )
-        read_items = decode_lines if kind == NDJSON else decode_array
-        items = read_items(body, max_items=settings.max_batch_items, max_item_bytes=settings.max_body_bytes)
-        results = await services.publisher.publish_many(principal, items)
+        publisher = services.publisher
+        read = partial(
+            Lines if kind == NDJSON else decode_array,
+            body,
+            max_items=settings.max_batch_items,
+            max_item_bytes=settings.max_body_bytes,
+        )
+        items: Sequence[Item]
+        # An array is decoded at once, which takes as long as a slice; lines are decoded slice by slice.
+        items = read() if kind == NDJSON else await publisher.in_turn(principal, len(body), read)
+        results = await publisher.publish_many(principal, items, size=len(body))
         failure = common_failure(results)
         if failure is not None:
             await send_problem(send, failure)

@@ -18,6 +18,40 @@ from .feed import ChannelFeed
 from .subscriber import BEHIND, Subscriber
 
 _NOBODY: set[Subscriber] = set()
+MIN_DOMINANT = 64
+"""Sessions a channel must have before its fan-out is worth separating from the rest of a batch."""
+FRAMES_PER_WRITE = 16
+"""So many frames put into a write take about as long as the write itself."""
+
+
+def weight(run: Sequence[Entry]) -> int:
+    """What writing `run` to one session takes, in writes of a few frames."""
+    return 1 + len(run) // FRAMES_PER_WRITE
+
+
+def session_counts(channels: dict[str, ChannelFeed], batch: Sequence[Entry]) -> dict[str, int]:
+    """How many sessions each channel of `batch` has."""
+    counts = {entry.channel: 0 for entry in batch}
+    for name in counts:
+        found = channels.get(name)
+        counts[name] = len(found.sessions) if found is not None else 0
+    return counts
+
+
+def dominant(
+    channels: dict[str, ChannelFeed], batch: Sequence[Entry], counts: dict[str, int]
+) -> ChannelFeed | None:
+    """The channel of `batch` that has nearly all of its sessions, if its entries are plain ones. `counts`:
+    `session_counts`.
+    """
+    name = max(counts, key=counts.__getitem__)
+    size = counts[name]
+    if size < MIN_DOMINANT or (sum(counts.values()) - size) * 4 > size:
+        return None
+    for entry in batch:
+        if entry.channel == name and (not entry.offset or entry.publication.audience is not None):
+            return None
+    return channels[name]
 
 
 def fan_out_run(feed: ChannelFeed, run: Sequence[Entry], sessions: Iterable[Subscriber]) -> None:

@@ -12,12 +12,17 @@ from msgspec import Struct
 from dualcast.bus.port import SKIP, EventBus
 from dualcast.model.publication import Entry, Gap, Page
 
-from .fan_out import fan_out_around, fan_out_mixed, fan_out_run
+from .fan_out import (
+    FRAMES_PER_WRITE,
+    dominant,
+    fan_out_around,
+    fan_out_mixed,
+    fan_out_run,
+    session_counts,
+    weight,
+)
 from .feed import ChannelFeed, Rings, TenantFeed
 from .subscriber import Subscriber
-
-MIN_DOMINANT = 64
-"""Sessions a channel must have before its fan-out is worth separating from the rest of a batch."""
 
 
 class HubSettings(Struct, frozen=True, kw_only=True):
@@ -28,7 +33,8 @@ class HubSettings(Struct, frozen=True, kw_only=True):
     ring_bytes: int = 64 * 1024 * 1024
     """Recent entries kept per node, in bytes."""
     large_fan_out: int = 4_096
-    """A fan-out to more sessions than this yields to the loop after as many writes."""
+    """A fan-out to more sessions than this, or a batch or backlog of many, yields to the loop after about as
+    many writes: nobody else waits longer for a tenant's."""
     backlog_bytes: int = 8 * 1024 * 1024
     """Per tenant, what may wait behind a large fan-out; beyond it sessions fall behind and catch up from the
     ring."""
@@ -238,7 +244,8 @@ class Hub:
         for session, after in reached:
             session.epoch_changed(epoch, after)
 
-    def _deliver(self, feed: TenantFeed, batch: Sequence[Entry]) -> None:
+    def _deliver(self, feed: TenantFeed, batch: Sequence[Entry]) -> int:
+        """Writes a batch, or begins to; about how many writes it took."""
         channels = feed.channels
         first = batch[0].channel
         simple = True
@@ -248,35 +255,28 @@ class Hub:
                 simple = False
             target = channels.get(entry.channel)
             if target is not None and len(target.sessions) > limit:
-                feed.running = True
-                steps = self._steps(feed, batch)
-                self._loop.call_soon(self._step, feed, steps)
-                return
+                self._begin(feed, self._steps(feed, batch))
+                return 0
         if simple:
             found = channels.get(first)
-            if found is not None and found.sessions:
+            writes = len(found.sessions) * weight(batch) if found is not None else 0
+            if writes > limit:
+                self._begin(feed, self._steps(feed, batch))
+                return 0
+            if found is not None and writes:
                 fan_out_run(found, batch, found.sessions)
-        elif (large := self._dominant(channels, batch)) is not None:
-            fan_out_around(channels, large, batch)
         else:
-            fan_out_mixed(channels, batch)
+            sizes = session_counts(channels, batch)
+            writes = sum(sizes.values())
+            if (large := dominant(channels, batch, sizes)) is not None:
+                fan_out_around(channels, large, batch)
+            elif writes > limit or sum([sizes[e.channel] for e in batch]) > limit * FRAMES_PER_WRITE:
+                self._begin(feed, self._pieces(feed, batch))
+                return 0
+            else:
+                fan_out_mixed(channels, batch)
         self._done(feed, batch)
-
-    @staticmethod
-    def _dominant(channels: dict[str, ChannelFeed], batch: Sequence[Entry]) -> ChannelFeed | None:
-        """The channel of `batch` that has nearly all of its sessions, if its entries are plain ones."""
-        sizes = {entry.channel: 0 for entry in batch}
-        for name in sizes:
-            found = channels.get(name)
-            sizes[name] = len(found.sessions) if found is not None else 0
-        name = max(sizes, key=sizes.__getitem__)
-        size = sizes[name]
-        if size < MIN_DOMINANT or (sum(sizes.values()) - size) * 4 > size:
-            return None
-        for entry in batch:
-            if entry.channel == name and (not entry.offset or entry.publication.audience is not None):
-                return None
-        return channels[name]
+        return writes
 
     def _done(self, feed: TenantFeed, batch: Sequence[Entry]) -> None:
         # Only `advanced` may count the last offset itself: another watched target of it may still be on its
@@ -284,6 +284,34 @@ class Hub:
         feed.head = max(feed.head, max(entry.offset for entry in batch) - 1)
 
     # ── large fan-outs ──
+
+    def _begin(self, feed: TenantFeed, steps: Iterator[None]) -> None:
+        """One step in each turn of the loop, the first in the next one; what comes meanwhile waits."""
+        feed.running = True
+        self._loop.call_soon(self._step, feed, steps)
+
+    def _pieces(self, feed: TenantFeed, batch: Sequence[Entry]) -> Iterator[None]:
+        """A batch over many channels in pieces of its order, none of which writes to very many sessions."""
+        limit = self._settings.large_fan_out
+        given: dict[int, set[Subscriber]] = {}
+        piece: list[Entry] = []
+        names: set[str] = set()
+        writes = frames = 0
+        for entry in batch:
+            found = feed.channels.get(entry.channel)
+            size = len(found.sessions) if found is not None else 0
+            more = 0 if entry.channel in names else size
+            if piece and (writes + more > limit or frames + size > limit * FRAMES_PER_WRITE):
+                fan_out_mixed(feed.channels, piece, None, given)
+                yield
+                piece, names, writes, frames, more = [], set(), 0, 0, size
+            piece.append(entry)
+            names.add(entry.channel)
+            writes += more
+            frames += size
+        fan_out_mixed(feed.channels, piece, None, given)
+        yield
+        self._done(feed, batch)
 
     def _steps(self, feed: TenantFeed, batch: Sequence[Entry]) -> Iterator[None]:
         size = self._settings.large_fan_out
@@ -295,9 +323,10 @@ class Hub:
                 continue
             simple = all(entry.offset and entry.publication.audience is None for entry in run)
             everybody = list(found.sessions)
-            for start in range(0, len(everybody), size):
+            many = max(1, size // weight(run))
+            for start in range(0, len(everybody), many):
                 members = found.sessions
-                part = [session for session in everybody[start : start + size] if session in members]
+                part = [session for session in everybody[start : start + many] if session in members]
                 if simple:
                     fan_out_run(found, run, part)
                 else:
@@ -339,10 +368,14 @@ class Hub:
             session.fall_behind()
 
     def _drain_backlog(self, feed: TenantFeed) -> None:
+        writes = 0
         while feed.backlog and not feed.running:
+            if writes > self._settings.large_fan_out:
+                self._begin(feed, iter(()))  # many small ones are as long as a large one
+                return
             size, item = feed.backlog.popleft()
             feed.backlog_bytes -= size
             if callable(item):
                 item()
             else:
-                self._deliver(feed, item)
+                writes += len(item) + self._deliver(feed, item)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Raw, Struct
 
+from dualcast.model.channel import MAX_CHANNEL_CHARACTERS
 from dualcast.model.inbox import DEVICE_KINDS
 
 MAX_TARGETS = 1000
@@ -19,7 +20,10 @@ MAX_TTL_S = 30 * 86_400
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Names = Annotated[list[Name], Meta(max_length=MAX_TARGETS)]
 ChannelName = Annotated[
-    str, Meta(min_length=3, max_length=300, description="`all`, or kind:id such as `user:alice`")
+    str,
+    Meta(
+        min_length=3, max_length=MAX_CHANNEL_CHARACTERS, description="`all`, or kind:id such as `user:alice`"
+    ),
 ]
 ChannelNames = Annotated[list[ChannelName], Meta(min_length=1, max_length=MAX_TARGETS)]
 Id = Annotated[str, Meta(min_length=1, max_length=128, description="printable ASCII; unique in the tenant")]

@@ -5,21 +5,29 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 from msgspec import Struct
 
 from dualcast.bus.port import EventBus
-from dualcast.model.errors import DualcastError, Forbidden, LimitExceeded, NotFound
+from dualcast.model.errors import BusUnavailable, DualcastError, Forbidden, LimitExceeded, NotFound
 from dualcast.model.principal import Principal
 from dualcast.model.publication import Draft, Quota, Receipt
 from dualcast.telemetry.counters import Counters
 
 from .drafts import Drafter
 from .requests import NotificationRequest, PublishRequest, PushPolicy, Request
+from .turns import Place, Turns, TurnSettings
 
 log = structlog.get_logger("dualcast.publishing")
+T = TypeVar("T")
+DRAFT_BYTES = 500
+"""Of a draft beside its data, roughly."""
+SLICE_BYTES = 256 * 1024
+"""Of a batch's body, decoded in one turn."""
+UNIT_BYTES = 4096
+Result = Receipt | DualcastError
 
 
 class PublishSettings(Struct, frozen=True):
@@ -30,6 +38,7 @@ class PublishSettings(Struct, frozen=True):
     max_batch_items: int = 1000
     default_push: PushPolicy = "never"
     """Of notifications to users that name no policy."""
+    turns: TurnSettings = TurnSettings()
 
 
 class Quotas(Protocol):
@@ -59,6 +68,24 @@ async def _nobody(tenant: str, connection: str) -> str | None:
     return None
 
 
+class _Batch:
+    """A batch on its way."""
+
+    def __init__(
+        self,
+        principal: Principal,
+        requests: Sequence[Request | DualcastError],
+        now_ms: int,
+        place: Place,
+    ) -> None:
+        self.principal = principal
+        self.requests = requests
+        self.now_ms = now_ms
+        self.place = place
+        self.push_ready = False
+        """The push queue was asked to be ready for it."""
+
+
 class Publisher:
     """Validates, authorises and appends. The tenant always comes from the principal.
 
@@ -83,6 +110,7 @@ class Publisher:
         narrowed: Callable[[str, Sequence[str], str], Awaitable[object]] | None = None,
     ) -> None:
         self.settings = settings or PublishSettings()
+        self.turns = Turns(self.settings.turns)
         self._bus = bus
         self._counters = counters
         self._quotas: Quotas = quotas or Unlimited()
@@ -98,8 +126,8 @@ class Publisher:
 
         `idempotency_key`: of the HTTP header. Returns after the bus has accepted it. Raises Forbidden (roles
         `publisher` and `admin` only), Invalid, BadChannel, LimitExceeded, NotFound `unknown-connection`,
-        IdempotencyConflict, RateLimited, BusUnavailable (outcome unknown: repeating it with the same id or
-        key is safe).
+        IdempotencyConflict, RateLimited, TenantBusy, BusUnavailable (outcome unknown: repeating it with the
+        same id or key is safe).
         """
         tenant = principal.tenant
         try:
@@ -114,7 +142,13 @@ class Publisher:
                 await self._grant(draft, request)
             if draft.push is not None:
                 await self._prepare_push(tenant)
-            receipt = await self._bus.append(draft, self._quotas.quota(tenant))
+            units = units_of(draft)
+            if not self.turns.take(units):
+                await self._take_in_turn(draft)
+            try:
+                receipt = await self._bus.append(draft, self._quotas.quota(tenant))
+            finally:
+                self.turns.give(units)
         except DualcastError as error:
             self._counters.rejected(tenant, error.code)
             raise
@@ -127,26 +161,86 @@ class Publisher:
         return receipt
 
     async def publish_many(
-        self, principal: Principal, requests: Sequence[Request | DualcastError]
-    ) -> list[Receipt | DualcastError]:
-        """Appends many in their order in one bus call; a result for each, errors returned.
+        self, principal: Principal, requests: Sequence[Request | DualcastError], *, size: int = 0
+    ) -> list[Result]:
+        """Appends many in their order; a result for each, errors returned.
 
-        An item that is already an error (it could not be decoded) stays what it is. Raises Forbidden and
-        LimitExceeded for the whole batch.
+        An item that is already an error (it could not be decoded) stays what it is. `requests` is read in
+        slices, each once and in its turn, so a sequence that decodes when it is read blocks nobody for long.
+        `size`: bytes of the body, for the bounds of what waits. When the bus goes away in the middle, the
+        rest is not tried. Raises Forbidden, LimitExceeded and TenantBusy for the whole batch.
         """
-        tenant = principal.tenant
         authorise(principal)
-        if len(requests) > self.settings.max_batch_items:
+        count = len(requests)
+        if count > self.settings.max_batch_items:
             raise LimitExceeded(
                 f"a batch has at most {self.settings.max_batch_items} items", code="too-many-items"
             )
-        results: list[Receipt | DualcastError | None] = []
+        tenant = principal.tenant
+        results: list[Result] = []
+        place = self._enter(tenant, count, size)
+        try:
+            batch = _Batch(principal, requests, int(time.time() * 1000), place)
+            # Of large items fewer make a slice.
+            step = min(self.turns.settings.slice_units, max(1, SLICE_BYTES * count // max(1, size)))
+            for start in range(0, count, step):
+                some, lost = await self._slice(batch, start, min(start + step, count))
+                results += some
+                if lost is not None:
+                    results += [lost] * (count - len(results))
+                    break
+        finally:
+            place.leave()
+        for result in results:
+            if isinstance(result, DualcastError):
+                self._counters.rejected(tenant, result.code)
+        return results
+
+    async def in_turn(self, principal: Principal, size: int, work: Callable[[], T]) -> T:
+        """`work()`, which takes about as long as a slice of a batch, when it is the tenant's turn.
+
+        `size`: bytes that wait for it. Raises TenantBusy and what `work` raises.
+        """
+        place = self._enter(principal.tenant, 1, size)
+        try:
+            await place.turn(self.turns.settings.slice_units)
+            return work()
+        finally:
+            place.leave()
+
+    def _enter(self, tenant: str, items: int, size: int) -> Place:
+        try:
+            return self.turns.enter(tenant, items, size)
+        except DualcastError as error:
+            self._counters.rejected(tenant, error.code)
+            raise
+
+    async def _take_in_turn(self, draft: Draft) -> None:
+        """What `turns.take` takes, after waiting."""
+        place = self.turns.enter(draft.tenant, 1, len(draft.data) + DRAFT_BYTES)
+        try:
+            await place.turn(units_of(draft))
+            place.held = 0  # the caller gives it back
+        finally:
+            place.leave()
+
+    async def _slice(self, batch: _Batch, start: int, stop: int) -> tuple[list[Result], DualcastError | None]:
+        """(results of the items from `start` to `stop`, why the bus takes no more or None). Ends without a
+        turn.
+        """
+        place, tenant = batch.place, batch.principal.tenant
+        await place.turn(stop - start)
+        some = batch.requests[start:stop]
+        owners: dict[str, str | DualcastError | None] = {}
+        if names := _connections(some):
+            # Other rooms answer when they can: nobody else shall wait for that.
+            place.over()
+            owners = await self._owners(tenant, names)
+            await place.turn(stop - start)
+        results: list[Result | None] = []
         drafts: list[Draft] = []
-        now_ms = int(time.time() * 1000)
-        owners = await self._owners(tenant, requests)
-        draft = self._drafter.draft
-        pushing = False
-        for request in requests:
+        grants: list[tuple[int, Draft, PublishRequest]] = []
+        for request in some:
             if isinstance(request, DualcastError):
                 results.append(request)
                 continue
@@ -154,34 +248,70 @@ class Publisher:
                 user = ""
                 if owners and type(request) is NotificationRequest and request.to.connection is not None:
                     user = _known(owners[request.to.connection])
-                made = draft(principal, request, now_ms=now_ms, connection_user=user)
-                if type(request) is PublishRequest and request.grant is not None:
-                    await self._grant(made, request)
-                pushing = pushing or made.push is not None
-                drafts.append(made)
-                results.append(None)
+                made = self._drafter.draft(
+                    batch.principal, request, now_ms=batch.now_ms, connection_user=user
+                )
             except DualcastError as error:
                 results.append(error)
-        if pushing:
-            await self._prepare_push(tenant)
-        appended = iter(await self._append_many(drafts, self._quotas.quota(tenant)) if drafts else ())
-        merged = [next(appended) if result is None else result for result in results]
-        accepted = 0
-        fresh: set[str] = set()
-        for result in merged:
-            if isinstance(result, DualcastError):
-                self._counters.rejected(tenant, result.code)
-            elif not result.duplicate:
-                accepted += 1
-                fresh.add(result.id)
-        if accepted:
-            self._counters.accepted(tenant, accepted)
+                continue
+            if type(request) is PublishRequest and request.grant is not None:
+                grants.append((len(results), made, request))
+            drafts.append(made)
+            results.append(None)
+        pushing = any(made.push is not None for made in drafts)
+        if grants or (pushing and not batch.push_ready):
+            place.over()
+            for index, made, request in grants:
+                try:
+                    await self._grant(made, request)
+                except DualcastError as error:
+                    results[index] = error
+                    drafts = [other for other in drafts if other is not made]
+            if pushing:
+                await self._prepare_push(tenant)
+                batch.push_ready = True
+        appended, lost = await self._append_slice(tenant, drafts, place)
+        fresh = {one.id for one in appended if isinstance(one, Receipt) and not one.duplicate}
+        if fresh:
+            self._counters.accepted(tenant, len(fresh))
             if pushing and self._poke_push is not None:
                 self._poke_push(tenant)
         for made in drafts:
             if made.inbox is not None and made.audience is not None and made.id in fresh:
                 await self._tell_others(made)
-        return merged
+        rest = iter(appended)
+        return [next(rest) if result is None else result for result in results], lost
+
+    async def _append_slice(
+        self, tenant: str, drafts: Sequence[Draft], place: Place
+    ) -> tuple[list[Result], DualcastError | None]:
+        """(a result per draft, why the bus takes no more or None). Large drafts, and those to many channels,
+        take several turns.
+        """
+        results: list[Result] = []
+        share = self.turns.settings.slice_units
+        while len(results) < len(drafts):
+            units, stop = 0, len(results)
+            while stop < len(drafts) and (not units or units + units_of(drafts[stop]) <= share):
+                units += units_of(drafts[stop])
+                stop += 1
+            if place.held:
+                place.grow(units)
+            else:
+                await place.turn(units)
+            part = drafts[len(results) : stop]
+            answers = await self._append_many(part, self._quotas.quota(tenant))
+            place.over()
+            results += answers
+            if all(isinstance(answer, BusUnavailable) for answer in answers):
+                lost = answers[0]
+                assert isinstance(lost, BusUnavailable)
+                results += [lost] * (len(drafts) - len(results))
+                return results, lost
+        if not drafts:
+            place.over()
+            await asyncio.sleep(0)  # nothing but errors takes time as well
+        return results, None
 
     async def _tell_others(self, draft: Draft) -> None:
         """An item that came with a publication for some devices changes the badge of all of them."""
@@ -191,25 +321,16 @@ class Publisher:
         if rider.users and (audience.devices or audience.exclude_connections):
             await self._narrowed(draft.tenant, rider.users, draft.id)
 
-    async def _append_many(self, drafts: list[Draft], quota: Quota | None) -> list[Receipt | DualcastError]:
+    async def _append_many(self, drafts: Sequence[Draft], quota: Quota | None) -> list[Result]:
         try:
             return await self._bus.append_many(drafts, quota)
         except DualcastError as error:  # an engine that cannot even start the call
             return [error] * len(drafts)
 
-    async def _owners(
-        self, tenant: str, requests: Sequence[Request | DualcastError]
-    ) -> dict[str, str | DualcastError | None]:
-        """Connection → its user, for all connections the batch names, asked at once."""
-        names = {
-            request.to.connection: None
-            for request in requests
-            if type(request) is NotificationRequest and request.to.connection is not None
-        }
-        if not names:
-            return {}
-        found = await asyncio.gather(*(self._owner(tenant, name) for name in names if name is not None))
-        return dict(zip((name for name in names if name is not None), found, strict=True))
+    async def _owners(self, tenant: str, connections: Sequence[str]) -> dict[str, str | DualcastError | None]:
+        """Connection → its user, asked for all at once."""
+        found = await asyncio.gather(*(self._owner(tenant, name) for name in connections))
+        return dict(zip(connections, found, strict=True))
 
     async def _owner(self, tenant: str, connection: str) -> str | DualcastError | None:
         try:
@@ -233,6 +354,21 @@ class Publisher:
         except DualcastError as error:
             # A push that may come late never costs the notification itself.
             log.warning("push_not_ready", tenant=tenant, code=error.code)
+
+
+def units_of(draft: Draft) -> int:
+    """What a draft takes of a turn: one for each channel, and for each 4 KiB more in it."""
+    return len(draft.channels) * (1 + len(draft.data) // UNIT_BYTES)
+
+
+def _connections(requests: Sequence[Request | DualcastError]) -> list[str]:
+    """The connections that requests name as their target, each once."""
+    names = [
+        request.to.connection
+        for request in requests
+        if type(request) is NotificationRequest and request.to.connection is not None
+    ]
+    return list(dict.fromkeys(names))
 
 
 def _known(owner: str | DualcastError | None) -> str:
