@@ -272,6 +272,7 @@ def build(settings: Settings) -> Composition:
                     **features.gauges(),
                     **contracts.gauges(),
                     **witness.recorder.gauges(),
+                    **witness.parity.gauges(),
                     **services.publisher.turns.gauges(),
                 },
                 families=witness.families,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from dualcast.model.channel import check_tenant
 from dualcast.model.errors import DualcastError
 from dualcast.model.principal import OPERATOR
 from dualcast.settings import Settings
+from dualcast_migration.policy import MAX_AT_S
 
 from .console import CommandFailed
 from .demo import USER, Claims
@@ -53,29 +55,32 @@ def call(
         )
     except httpx.HTTPError as error:
         raise unreachable(there.url, error) from None
-    if response.status_code in (409, 412) and refusal(response).split()[1] == "version-conflict:":
+    except UnicodeEncodeError:
+        raise CommandFailed("what was given is not valid UTF-8") from None
+    if response.status_code in (409, 412) and refusal(response).split()[1:2] == ["version-conflict:"]:
         raise CommandFailed("somebody else changed it meanwhile: look at it again")
     if not response.is_success:
         raise CommandFailed(f"the server refused it: {refusal(response)}")
     try:
         found = response.json()
     except ValueError:
-        raise CommandFailed(f"{there.url} did not answer with JSON: is it a dualcast server?") from None
-    return dict(found)
+        found = None
+    if not isinstance(found, dict):
+        raise CommandFailed(f"{there.url} did not answer with a JSON object: is it a dualcast server?")
+    return found
 
 
 def tenant_path(tenant: str, rest: str = "") -> str:
-    """The path of a tenant."""
-    return f"/v1/tenants/{quote(tenant, safe='')}{rest}"
+    """The path of a tenant. Raises CommandFailed for what is no tenant id."""
+    try:
+        return f"/v1/tenants/{quote(check_tenant(tenant), safe='')}{rest}"
+    except DualcastError as error:
+        raise CommandFailed(error.reason) from None
 
 
 def tenant_of(tenant: str | None, there: Remote) -> str:
-    """`tenant`, or the one the token belongs to. Raises CommandFailed."""
-    named = tenant or _claimed(there.token) or Settings().tenancy.legacy_tenant
-    try:
-        return check_tenant(named)
-    except DualcastError as error:
-        raise CommandFailed(error.reason) from None
+    """`tenant`, or the one the token belongs to."""
+    return tenant or _claimed(there.token) or Settings().tenancy.legacy_tenant
 
 
 def _claimed(token: str) -> str:
@@ -98,14 +103,37 @@ def when(text: str, now_s: float) -> int:
     if text == "now":
         return int(now_s)
     if text.startswith("+"):
-        return int(now_s) + span_s(text[1:])
+        at_s = int(now_s) + span_s(text[1:])
+    else:
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise click.BadParameter(
+                f"{text!r} is no time: 2027-03-01, 2027-03-01T06:00Z, now, +30d or off"
+            ) from None
+        at_s = int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    if not 0 < at_s <= MAX_AT_S:
+        raise click.BadParameter(f"{text!r} lies before 1970 or after 9999")
+    return at_s
+
+
+def figure(text: str) -> float:
+    """A finite number, an int where it is whole. Raises ValueError."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError
+    return int(number) if number.is_integer() else number
+
+
+def share(text: str) -> float:
+    """A percentage as an option's type. Raises click.BadParameter."""
     try:
-        moment = datetime.fromisoformat(text)
+        number = figure(text.removesuffix("%"))
     except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is no time: 2027-03-01, 2027-03-01T06:00Z, now, +30d or off"
-        ) from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+        number = -1
+    if not 0 <= number <= 100:
+        raise click.BadParameter(f"{text!r} is not 0 to 100")
+    return number
 
 
 def json_option(command: F) -> F:

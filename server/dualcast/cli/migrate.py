@@ -15,7 +15,7 @@ from dualcast_migration.policy import StageRecord
 from dualcast_migration.stage import Stage
 
 from . import migrate_views as views
-from .calls import call, echo_json, json_option, operator_at, tenant_of, tenant_path, when
+from .calls import call, echo_json, figure, json_option, operator_at, share, tenant_of, tenant_path, when
 from .console import CommandFailed, note, stdout
 from .remote import Remote, server_options
 
@@ -71,7 +71,7 @@ def status(
 @_tenant
 @click.option("--to", "wanted", type=STAGES, default="websocket", show_default=True, help="Where to.")
 @click.option("--percent", "ladder", multiple=True, type=float, help="A rung, ascending; the last is 100.")
-@click.option("--notice-days", type=click.IntRange(1), default=NOTICE_DAYS, show_default=True)
+@click.option("--notice-days", type=click.IntRange(1, 3_650), default=NOTICE_DAYS, show_default=True)
 @json_option
 @server_options
 def plan_(
@@ -103,7 +103,7 @@ def plan_(
 @migrate.command("set")
 @_tenant
 @click.option("--stage", type=STAGES, help="On by one stage, or back by any.")
-@click.option("--percent", type=click.FloatRange(0, 100), help="Of the users; the others are a stage back.")
+@click.option("--percent", type=share, metavar="NUMBER", help="Of the users; the others are a stage back.")
 @click.option("--allow", multiple=True, help="User who is always in; repeatable, replaces the list.")
 @click.option("--deny", multiple=True, help="User who is never in; repeatable, replaces the list.")
 @click.option("--no-names", is_flag=True, help="Empty both lists.")
@@ -313,17 +313,13 @@ def _budget(pair: str, known: dict[str, Any]) -> tuple[str, float | None]:
     if text == "off":
         return name, None
     try:
-        number = float(text)
+        return name, figure(text)
     except ValueError:
         raise click.BadParameter(f"{text!r} is no number, and not off", param_hint="--budget") from None
-    return name, int(number) if number.is_integer() else number
 
 
 def _brownout(text: str, now_s: float) -> dict[str, Any]:
     at, equals, percent = text.rpartition("=")
-    try:
-        if not equals:
-            raise ValueError
-        return {"at": when(at, now_s), "percent": float(percent.removesuffix("%"))}
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not TIME=PERCENT", param_hint="--brownout") from None
+    if not equals:
+        raise click.BadParameter(f"{text!r} is not TIME=PERCENT", param_hint="--brownout")
+    return {"at": when(at, now_s), "percent": share(percent)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from rich.markup import escape
@@ -116,7 +117,32 @@ def difference(before: Json, after: Json) -> bool:
         table.add_row(name, old, "→", new)
     if table.row_count:
         stdout.print(table)
+        for line in moves(before, after):
+            stdout.print(line, markup=False)
     return bool(table.row_count)
+
+
+def moves(before: Json, after: Json) -> list[str]:
+    """Which share of the users goes from where to where; [] when nobody moves. Users named in the lists are
+    left aside."""
+    shares: dict[tuple[Stage, Stage], float] = {}
+    records = (before, after)
+    cuts = sorted({0.0, 100.0, *(float(record["cohort"]["percent"]) for record in records)})
+    for low, high in pairwise(cuts):
+        was, will = (_stage_at(record, low) for record in records)
+        shares[was, will] = shares.get((was, will), 0.0) + high - low
+    if all(was is will for was, will in shares):
+        return []
+    return [
+        f"{share:g} % of the users " + (f"stay in {was}" if was is will else f"go from {was} to {will}")
+        for (was, will), share in shares.items()
+    ]
+
+
+def _stage_at(record: Json, place: float) -> Stage:
+    """The stage of the users at a place of the cohort's order, 0 to 100."""
+    stage = Stage(record["stage"])
+    return stage if place < record["cohort"]["percent"] else stage.previous
 
 
 def steps(tenant: str, here: str, wanted: Stage, found: Sequence[Step]) -> None:
@@ -218,6 +244,8 @@ def _value(name: str, value: Any) -> str:
         return moment(value) or "not set"
     if name == "brownouts":
         return ", ".join(f"{moment(item['at'])} {item['percent']:g} %" for item in value) or "none"
+    if name == "link":
+        return str(escape(value)) or "none"
     if isinstance(value, list):
         shown = ", ".join(map(str, value[:5]))
         return escape(shown + (f" and {len(value) - 5} more" if len(value) > 5 else "")) or "nobody"

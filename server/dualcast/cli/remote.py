@@ -55,8 +55,12 @@ def remote(url: str, token: str | None, claims: Claims = DEMO) -> Remote:
     Without a token, the demo key of this directory signs one with `claims`, but only for a server on this
     machine.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
         raise CommandFailed(f"--url is an address such as {DEFAULT_URL}")
     if not token:
         settings = Settings()
@@ -72,15 +76,23 @@ def remote(url: str, token: str | None, claims: Claims = DEMO) -> Remote:
 
 
 def refusal(response: httpx.Response) -> str:
-    """A refused request in one line: status, code, reason (RFC 9457)."""
+    """A refused request in one line: status, code, reason, and which fields it is about (RFC 9457)."""
     try:
         body = response.json()
         words = [str(body[name]) for name in ("code", "detail", "title") if body.get(name)]
-    except (ValueError, AttributeError):
-        words = []
+        wrong = [_field(error) for error in body.get("errors") or ()]
+    except (ValueError, AttributeError, TypeError, KeyError):
+        words, wrong = [], []
     text = ": ".join(dict.fromkeys(words[:2])) or response.reason_phrase
+    if wrong:
+        text += " (" + "; ".join(wrong) + ")"
     retry = response.headers.get("Retry-After")
     return f"{response.status_code} {text}" + (f" (retry after {retry} s)" if retry else "")
+
+
+def _field(error: Any) -> str:
+    path = str(error["path"]).removeprefix("$").removeprefix(".")
+    return (f"{path}: " if path else "") + str(error["message"]).replace("`", "")
 
 
 def unreachable(url: str, error: Exception) -> CommandFailed:

@@ -18,7 +18,7 @@ from dualcast.settings import Loaded, load
 from .console import CommandFailed
 from .demo import DEMO, LIFE_S, USER, Claims, demo_key
 
-_SPAN = re.compile(r"(\d+)([smhd]?)\Z")
+_SPAN = re.compile(r"(\d{1,9})([smhd]?)\Z")
 _UNIT_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -62,7 +62,7 @@ def signing_key(loaded: Loaded, tenant: str, data_dir: str | None) -> Key:
 @click.command()
 @click.option("--sub", help="User id.  [default: demo with --dev]")
 @click.option("--tenant", help="Tenant id.  [default: the legacy tenant]")
-@click.option("--role", "roles", multiple=True, help="publisher, admin or your own; repeatable.")
+@click.option("--role", "roles", multiple=True, help="publisher, admin, operator or your own; repeatable.")
 @click.option("--channel", "channels", multiple=True, help="Pattern such as 'topic:*'; repeatable.")
 @click.option("--ttl", default=None, metavar="TIME", help="Life: 90s, 15m, 2h, 7d.  [default: 1h; --dev: 7d]")
 @click.option("--config", type=click.Path(), help="TOML file.")

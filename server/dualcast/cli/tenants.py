@@ -15,7 +15,7 @@ from rich.table import Table
 from dualcast.identity.keys import MIN_SECRET_BYTES
 from dualcast_migration.stage import Stage
 
-from .calls import call, echo_json, json_option, operator_at, tenant_path
+from .calls import call, echo_json, figure, json_option, operator_at, tenant_path
 from .console import CommandFailed, stdout
 from .migrate_views import tenants as tenant_table
 from .remote import server_options
@@ -223,11 +223,10 @@ def _settings(options: dict[str, Any]) -> dict[str, Any]:
 
 def _number(text: str, option: str) -> float:
     try:
-        number = float(text)
+        return figure(text)
     except ValueError:
         hint = "--" + option.replace("_", "-")
         raise click.BadParameter(f"{text!r} is no number, and not off", param_hint=hint) from None
-    return int(number) if number.is_integer() else number
 
 
 def _shown(tenant: dict[str, Any], as_json: bool, secret: str = "") -> None:
@@ -241,6 +240,7 @@ def _shown(tenant: dict[str, Any], as_json: bool, secret: str = "") -> None:
     table.add_row("stage", tenant["stage"] + ("" if percent == 100 else f" for {percent:g} % of the users"))
     for name, value in tenant["settings"].items():
         shown = (", ".join(value) or "none") if isinstance(value, list) else value
+        shown = f"{shown:g}" if isinstance(shown, float) else shown
         table.add_row(name.replace("_", " "), escape(str(shown)) if shown else "[dim]default[/]")
     stdout.print(table)
     _key_table(tenant["keys"])
