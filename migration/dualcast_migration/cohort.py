@@ -44,5 +44,11 @@ class Cohort(Struct, frozen=True, forbid_unknown_fields=True):
             return True  # every connect asks, and nearly every tenant stands here
         return bucket(tenant, user) < round(self.percent * (BUCKETS // 100))
 
+    def within(self, other: Cohort) -> bool:
+        """Whether `other` surely has everybody this one has. It goes by the lists, not by who is on them: a
+        user who is allowed here and within the percentage there counts as missing."""
+        allowed = other.percent == 100 or set(self.allow) <= set(other.allow)
+        return self.percent <= other.percent and allowed and set(other.deny) <= set(self.deny)
+
 
 EVERYBODY = Cohort()

@@ -20,6 +20,8 @@ from .stage import DEFAULT_STAGE, Stage
 FallbackScope = Literal["instance", "user"]
 MirrorMode = Literal["off", "fallback", "always"]
 MAX_BROWNOUTS = 50
+MAX_AT_S = 253_402_300_799
+"""The end of the year 9999: what a calendar, and so an HTTP date, can say."""
 
 
 class Brownout(Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,8 +32,8 @@ class Brownout(Struct, frozen=True, forbid_unknown_fields=True):
     percent: Percent
 
     def __post_init__(self) -> None:
-        if self.at <= 0:
-            raise ValueError("a brownout begins at a Unix second above 0")
+        if not 0 < self.at <= MAX_AT_S:
+            raise ValueError("a brownout begins at a Unix second above 0, before the year 10000")
         if not 0 <= self.percent <= 100:
             raise ValueError("percent is 0 to 100")
 
@@ -59,8 +61,8 @@ class StageRecord(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     """What is copied to the channels of old servers; None: the node's own setting."""
 
     def __post_init__(self) -> None:
-        if self.deprecated_at < 0 or self.sunset_at < 0 or self.held_until < 0:
-            raise ValueError("times are Unix seconds")
+        if not all(0 <= at <= MAX_AT_S for at in (self.deprecated_at, self.sunset_at, self.held_until)):
+            raise ValueError("times are Unix seconds before the year 10000")
         if self.deprecated_at and self.sunset_at and self.sunset_at < self.deprecated_at:
             raise ValueError("the sunset must not come before the deprecation")
         if not self.link.isascii() or not self.link.isprintable() or set(self.link) & set(' <>"'):

@@ -243,7 +243,6 @@ async def test_a_change_needs_a_reason_that_can_be_shown(why: str) -> None:
     for call in (
         here.control.change("acme", StageRecord(stage=SHADOW), who="x", why=why),
         here.control.rollback("acme", who="x", why=why),
-        here.control.schedule("acme", who="x", why=why),
         here.control.step_back("acme", who="x", why=why, now_s=1, hold_off_s=1),
     ):
         with pytest.raises(BadReason):

@@ -20,10 +20,11 @@ from dualcast.tenancy.stages import (
     GuardHold,
     SunsetPassed,
 )
+from dualcast.tenancy.store import Edit, Stored
 from dualcast.tenancy.validate import BadTenant
 from dualcast_migration.budgets import Budgets
 from dualcast_migration.cohort import Cohort
-from dualcast_migration.policy import Brownout, StageRecord
+from dualcast_migration.policy import StageRecord
 from dualcast_migration.stage import IllegalMove, Stage, may_move
 from support.redis_server import RedisServer
 from support.stage_control import WHO, Here
@@ -170,7 +171,7 @@ async def test_the_guard_holds(store: StateStore) -> None:
     held = (await here.control.read("acme")).record.held_until
     changed = await here.control.change("acme", StageRecord(stage=SHADOW, cohort=Cohort(50)), **WHO)
     assert changed.record.held_until == held
-    scheduled = await here.control.schedule("acme", sunset_at=2**33, **WHO)
+    scheduled = await here.control.change("acme", replace(changed.record, sunset_at=2**33), **WHO)
     assert scheduled.record.held_until == held
     forced = await here.control.change("acme", on, **WHO, force=True)
     assert forced.record == on
@@ -187,35 +188,6 @@ async def test_a_hold_cannot_be_set_by_hand(store: StateStore) -> None:
     assert made.record.held_until == 0
 
 
-async def test_a_schedule_changes_only_the_schedule(store: StateStore) -> None:
-    here = await Here.open(store)
-    await here.at(WEBSOCKET, cohort=Cohort(10), budgets=Budgets(lag_p99_ms=None))
-    now = int(here.clock.now)
-    view = await here.control.schedule(
-        "acme",
-        deprecated_at=now,
-        sunset_at=now + 90,
-        link="https://e.org/move",
-        brownouts=[Brownout(now + 10, 5), Brownout(now + 20, 50)],
-        **WHO,
-    )
-    assert view.record == StageRecord(
-        stage=WEBSOCKET,
-        cohort=Cohort(10),
-        budgets=Budgets(lag_p99_ms=None),
-        deprecated_at=now,
-        sunset_at=now + 90,
-        link="https://e.org/move",
-        brownouts=(Brownout(now + 10, 5), Brownout(now + 20, 50)),
-    )
-    assert view.last is not None and view.last.action == "schedule"
-    with pytest.raises(ValueError, match="sunset"):
-        await here.control.schedule("acme", deprecated_at=now, sunset_at=now - 9, **WHO, force=True)
-    with pytest.raises(SunsetPassed):
-        await here.control.schedule("acme", sunset_at=now - 9, **WHO)
-    assert (await here.control.schedule("acme", sunset_at=now - 9, **WHO, force=True)).record.brownouts == ()
-
-
 async def test_entering_the_last_stage_after_its_sunset_has_to_be_forced(store: StateStore) -> None:
     here = await Here.open(store)
     past = int(here.clock.now) - 10
@@ -227,6 +199,47 @@ async def test_entering_the_last_stage_after_its_sunset_has_to_be_forced(store: 
     # What is over already may be changed without being forced.
     more = replace(last, link="https://e.org")
     assert (await here.control.change("acme", more, **WHO)).record == more
+
+
+async def test_a_sunset_that_has_passed_ends_sse_for_nobody_unless_forced(store: StateStore) -> None:
+    here = await Here.open(store)
+    soon = int(here.clock.now) + 10
+    await here.at(FALLBACK)
+    last = StageRecord(stage=WEBSOCKET, sunset_at=soon, cohort=Cohort(10, ("vip",)))
+    await here.control.change("acme", last, **WHO)
+    await here.control.change("acme", StageRecord(stage=FALLBACK), **WHO)
+    here.clock.forward(11)
+    with pytest.raises(SunsetPassed):  # what is undone was made before the sunset
+        await here.control.rollback("acme", **WHO)
+    assert (await here.control.rollback("acme", **WHO, force=True)).record == last
+    for more in (Cohort(11, ("vip",)), Cohort(10, ("vip", "b")), Cohort()):
+        with pytest.raises(SunsetPassed):
+            await here.control.change("acme", replace(last, cohort=more), **WHO)
+    fewer = replace(last, cohort=Cohort(5, (), ("c",)))
+    assert (await here.control.change("acme", fewer, **WHO)).record == fewer
+    with pytest.raises(SunsetPassed):  # who was denied is so no longer
+        await here.control.change("acme", replace(last, cohort=Cohort(5)), **WHO)
+
+
+async def test_of_many_changes_without_a_version_on_two_nodes_none_is_lost_or_refused(
+    store: StateStore,
+) -> None:
+    one, other = await Here.open(store), await Here.open(store)
+    await one.at(SSE)
+
+    def named(number: int) -> Edit:
+        def edit(stored: Stored | None) -> Tenant:
+            assert stored is not None
+            settings = stored.tenant.settings
+            origins = (*settings.origins, f"https://page-{number}.example")
+            return replace(stored.tenant, settings=replace(settings, origins=origins))
+
+        return edit
+
+    nodes = (one, other)
+    await asyncio.gather(*(nodes[n % 2].tenants.change("acme", named(n)) for n in range(20)))
+    found = await one.tenants.get("acme")
+    assert found is not None and len(found.tenant.settings.origins) == 20
 
 
 async def test_records_that_do_not_fit_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""`dualcast migrate` and `dualcast tenants` as processes of their own against a real server."""
+"""`dualcast migrate` and `dualcast tenants` in a process of their own against a real server."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import os
 import pty
 import shlex
 import sys
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import jwt
 import pytest
@@ -21,6 +19,7 @@ from dualcast.cli.calls import _claimed, operator_at, when
 from dualcast.cli.demo import demo_key
 from dualcast.settings import Settings
 from dualcast_migration.stage import Stage
+from support.command_host import CommandHost, Done
 from support.node import Node, running_node
 
 pytestmark = pytest.mark.anyio
@@ -28,26 +27,13 @@ DUALCAST = (sys.executable, "-P", "-m", "dualcast")
 WHY = ("--why", "a test")
 
 
-@dataclass
-class Done:
-    """An ended command."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        assert self.code == 0, self.err
-        return json.loads(self.out)
-
-
 class Cli:
     """Runs commands as somebody."""
 
-    def __init__(self, node: Node, folder: Path) -> None:
+    def __init__(self, node: Node, folder: Path, host: CommandHost) -> None:
         self.node = node
         self.folder = folder
+        self.host = host
         self.sub, self.roles, self.tenant = "ops", ["operator"], "default"
 
     @property
@@ -58,18 +44,7 @@ class Cli:
         return {**env, "DUALCAST_URL": self.node.base_url, "DUALCAST_TOKEN": token}
 
     async def __call__(self, *arguments: str, stdin: str = "") -> Done:
-        process = await asyncio.create_subprocess_exec(
-            *DUALCAST,
-            *arguments,
-            cwd=self.folder,
-            env=self.env,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        async with asyncio.timeout(60):
-            out, err = await process.communicate(stdin.encode())
-        return Done(process.returncode or 0, out.decode(), err.decode())
+        return await self.host.run(*arguments, folder=self.folder, environ=self.env, stdin=stdin)
 
     async def at_a_terminal(self, answer: str, *arguments: str) -> tuple[int, str]:
         """Exit code and what was on the screen. Types `answer` when it is asked."""
@@ -102,10 +77,16 @@ class Cli:
         return found.stage.stage
 
 
+@pytest.fixture(scope="module")
+def host() -> Iterator[CommandHost]:
+    with CommandHost() as started:
+        yield started
+
+
 @pytest.fixture
-async def cli(tmp_path: Path) -> AsyncIterator[Cli]:
+async def cli(tmp_path: Path, host: CommandHost) -> AsyncIterator[Cli]:
     async with running_node("memory") as node:
-        yield Cli(node, tmp_path)
+        yield Cli(node, tmp_path, host)
 
 
 async def test_a_tenant_goes_the_whole_way_by_its_plan_and_back(cli: Cli) -> None:

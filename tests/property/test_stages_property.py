@@ -30,7 +30,6 @@ operations = st.one_of(
     st.tuples(st.just("change"), node, stages, percents, forced),
     st.tuples(st.just("rollback"), node, forced),
     st.tuples(st.just("step_back"), node),
-    st.tuples(st.just("schedule"), node, st.sampled_from([0, 2**33])),
     st.tuples(st.just("seed"), node, stages),
     st.tuples(st.just("put"), node, stages),
     st.tuples(st.just("wait"), st.sampled_from([10.0, 61.0, 101.0])),
@@ -84,8 +83,6 @@ async def apply(nodes: list[Here], clock: Clock, operation: tuple[Any, ...]) -> 
             await nodes[which].control.rollback("acme", **WHO, force=force)
         case ("step_back", which):
             await nodes[which].control.step_back("acme", **WHO, now_s=clock.now, hold_off_s=HOLD_OFF_S)
-        case ("schedule", which, sunset_at):
-            await nodes[which].control.schedule("acme", sunset_at=sunset_at, **WHO)
         case ("seed", which, stage):
             await nodes[which].tenants.seed((Tenant(id="acme", stage=StageRecord(stage=stage)),))
         case ("put", which, stage):
@@ -111,7 +108,5 @@ def check(operation: tuple[Any, ...], before: StageRecord, after: StageRecord, n
     if kind == "step_back" and after != before:
         assert after.stage is before.stage.previous and after.cohort == Cohort()
         assert after.held_until >= int(now_s + HOLD_OFF_S)
-    if kind == "schedule":
-        assert replace(after, sunset_at=before.sunset_at) == before
     if kind in ("wait", "poll"):
         assert after == before

@@ -9,9 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dualcast.gateway.sunset import deprecation_headers
 from dualcast.model.codes import Close
 from dualcast_migration.cohort import BUCKETS, Cohort, bucket
-from dualcast_migration.policy import Decision, Deprecation, StageRecord, decide, effective_stage
+from dualcast_migration.policy import (
+    MAX_AT_S,
+    Brownout,
+    Decision,
+    Deprecation,
+    StageRecord,
+    decide,
+    effective_stage,
+)
 from dualcast_migration.stage import DEFAULT_STAGE, IllegalMove, Stage, check_move, may_move
 
 SSE, SHADOW, FALLBACK, WEBSOCKET = Stage
@@ -168,3 +177,27 @@ def test_bad_cohorts_are_refused() -> None:
 def test_a_record_survives_json() -> None:
     record = StageRecord(stage=WEBSOCKET, cohort=Cohort(12.5, ("a",), ("b",)), sunset_at=5)
     assert msgspec.json.decode(msgspec.json.encode(record), type=StageRecord) == record
+
+
+@pytest.mark.parametrize("at", [MAX_AT_S + 1, 2**40, 2**70])
+def test_times_no_calendar_has_are_refused(at: int) -> None:
+    with pytest.raises(ValueError, match="10000"):
+        StageRecord(sunset_at=at)
+    with pytest.raises(ValueError, match="10000"):
+        StageRecord(deprecated_at=at)
+    with pytest.raises(ValueError, match="10000"):
+        Brownout(at, 5)
+    told = Deprecation(MAX_AT_S, MAX_AT_S, "")
+    assert dict(deprecation_headers(told, "/v1/socket"))[b"sunset"] == b"Fri, 31 Dec 9999 23:59:59 GMT"
+
+
+def test_a_cohort_within_another() -> None:
+    for inner, outer, inside in (
+        (Cohort(5), Cohort(10), True),
+        (Cohort(11), Cohort(10), False),
+        (Cohort(10, ("a",)), Cohort(10), False),
+        (Cohort(10, ("a",)), Cohort(), True),
+        (Cohort(10), Cohort(10, ("a",), ("b",)), False),
+        (Cohort(10, (), ("b",)), Cohort(10, ("a",), ("b",)), True),
+    ):
+        assert inner.within(outer) is inside, (inner, outer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -69,6 +70,40 @@ async def test_a_new_node_loads_every_tenant(store: MemoryState, nodes: tuple[No
     listed = await node.tenants.list(after="t227")
     assert [record.tenant.id for record in listed] == ["t228", "t229"]
     assert len(await node.tenants.list(limit=7)) == 7
+
+
+async def test_what_is_written_while_everything_is_read_anew_stays_known(
+    store: MemoryState, nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = nodes[0]
+    old = await here.tenants.put(ACME)
+    listed = store.list
+    written: list[int] = []
+
+    async def slow_list(space: str, **asked: Any) -> Any:
+        found = await listed(space, **asked)
+        if space == SPACE and not written:
+            written.append(await here.tenants.put(replace(ACME, settings=TenantSettings(max_connections=9))))
+            written.append(await here.tenants.put(Tenant(id="zebra")))
+        return found
+
+    monkeypatch.setattr(store, "list", slow_list)
+    await here.tenants._reload_all()
+    assert (here.tenants.version("acme"), here.tenants.version("zebra")) == tuple(written)
+    assert written[0] > old
+
+
+async def test_a_change_behind_more_changes_than_the_log_names_is_known_with_one_poll() -> None:
+    store = MemoryState(log_size=1_000)
+    here, there = Node(store), Node(store)
+    for node in (here, there):
+        await node.follower.refresh()
+    version = await here.tenants.put(ACME)
+    for number in range(1_001):
+        await store.put("grants", f"acme/topic:{number}", b"{}")
+    assert not (await store.changes(version - 1)).complete
+    await there.follower.refresh()
+    assert there.tenants.version("acme") == version
 
 
 async def test_a_deleted_tenant_is_gone_everywhere(store: MemoryState, nodes: tuple[Node, Node]) -> None:

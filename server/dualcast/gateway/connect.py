@@ -24,6 +24,7 @@ from dualcast.model.principal import Principal
 from dualcast.presence.devices import check_device_id, check_kind
 from dualcast.session.admission import check_channels, check_limits, check_tenant_limit, evict_oldest
 from dualcast.session.arriving import introduce
+from dualcast.session.moving import fits
 from dualcast.session.native_commands import NativeCommands
 from dualcast.session.node import Node
 from dualcast.session.session import FROM_NOW, Session
@@ -37,7 +38,7 @@ from dualcast_migration.policy import Decision
 from .authentication import client_address
 from .body import header
 from .services import Services
-from .visitors import note_caller, note_fallback, visitor_of
+from .visitors import note_caller, visitor_of
 
 Scope = MutableMapping[str, Any]
 
@@ -170,8 +171,6 @@ async def admit(delivery: Delivery, scope: Scope, kind: Kind) -> Request:
     request.device_id = check_device_id(ident) if (ident := _last(parameters, "device_id")) else ""
     request.epoch, request.position = requested_position(scope, parameters)
     request.visitor = visitor_of(scope, parameters, resumed=request.position != FROM_NOW)
-    if kind == "sse" and request.decision.websocket:
-        note_fallback(delivery.node, scope, principal, parameters)
     return request
 
 
@@ -211,12 +210,28 @@ async def make_session(
         await _allowed(delivery, request)
     if delivery.services.revocations.is_revoked(request.principal):
         raise Unauthorized("the token was revoked")
+    _decide_again(delivery, request, session)
     session.settle()
     limit = request.tenant.settings.max_connections_per_user
     limit = node.settings.max_per_user if limit is None else limit
     if limit:
         evict_oldest(node, request.principal, limit=limit)
     return session
+
+
+def _decide_again(delivery: Delivery, request: Request, session: Session) -> None:
+    """Brings a session up to what its tenant has become while it was waited for. Raises BusUnavailable where
+    it has to come back to be judged anew: keys are others now, or its transport is refused."""
+    tenant = delivery.tenants.current(request.tenant.id)
+    if tenant is request.tenant:
+        return
+    if tenant is None or tenant.keys != request.tenant.keys:
+        raise BusUnavailable("the tenant's keys were changed just now", retry_after_s=1)
+    request.tenant = tenant
+    decision = request.decision = tenant.decide(request.principal.sub, delivery.node.now_s())
+    if not fits(session, decision):
+        raise BusUnavailable("the tenant's stage was changed just now", retry_after_s=1)
+    session.stage, session.pairs = decision.stage.value, pairs_of(decision)
 
 
 def _identifier(parameters: dict[str, list[str]], name: str) -> str:

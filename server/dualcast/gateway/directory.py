@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from itertools import islice
 
 from dualcast.hub.subscriber import Subscriber
+from dualcast.identity.jwks import KeysUnavailable
 from dualcast.identity.revocation import Revocations
 from dualcast.model.channel import user_channel
 from dualcast.model.codes import Close
@@ -24,6 +26,8 @@ class Directory:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._rekeyed: dict[str, int] = {}
+        """Tenant → how often its keys were looked at."""
 
     def list(
         self, tenant: str, user: str | None = None, after: str = "", limit: int = 100
@@ -101,11 +105,35 @@ class Directory:
         return len(matching)
 
     async def rekeyed(self, tenant: str, vouches_for: Callable[[Principal], Awaitable[bool]]) -> None:
-        """Ends the sessions of `tenant` whose token no key of it vouches for any more (a key was removed)."""
-        for session in list(self._of(tenant, None)):
-            # Anonymous callers and those of demo tokens have no key.
-            if session.principal.key_id and not await vouches_for(session.principal):
-                session.expire("token revoked")
+        """Ends the sessions of `tenant` whose token no key of it vouches for any more (a key was removed).
+
+        Returns at once: a tenant's identity provider may be slow or away, and nobody else's changes wait for
+        it. Whose keys cannot be fetched is asked about again until they can.
+        """
+        turn = self._rekeyed[tenant] = self._rekeyed.get(tenant, 0) + 1
+        self._node.spawn(self._end_unvouched(tenant, turn, vouches_for))
+
+    async def _end_unvouched(
+        self, tenant: str, turn: int, vouches_for: Callable[[Principal], Awaitable[bool]]
+    ) -> None:
+        # Anonymous callers and those of demo tokens have no key.
+        left = [session for session in self._of(tenant, None) if session.principal.key_id]
+        while left:
+            unknown: list[Session] = []
+            wait_s = 0.0
+            for session in left:
+                if self._rekeyed[tenant] != turn:
+                    return  # a later change looks at all of them again
+                if session.closed:
+                    continue
+                try:
+                    if not await vouches_for(session.principal):
+                        session.expire("token revoked")
+                except KeysUnavailable as error:
+                    unknown.append(session)
+                    wait_s = error.retry_after_s or 1.0
+            left = unknown
+            await asyncio.sleep(wait_s)
 
     def revoked(self, revocations: Revocations) -> None:
         """Ends every session whose token has been revoked (a callback of `Revocations`)."""

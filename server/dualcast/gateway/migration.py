@@ -17,7 +17,14 @@ from dualcast.tenancy.audit import Action, AuditEntry
 from dualcast.tenancy.stages import StageView
 from dualcast_migration.budgets import DEFAULT_BUDGETS, Budgets
 from dualcast_migration.cohort import EVERYBODY, Cohort
-from dualcast_migration.policy import MAX_BROWNOUTS, Brownout, FallbackScope, MirrorMode, StageRecord
+from dualcast_migration.policy import (
+    MAX_AT_S,
+    MAX_BROWNOUTS,
+    Brownout,
+    FallbackScope,
+    MirrorMode,
+    StageRecord,
+)
 from dualcast_migration.stage import Stage
 
 from .services import Caller, Injected
@@ -27,7 +34,7 @@ from .tenants import Text, Version, Why
 log = structlog.get_logger("dualcast.tenants")
 _PATH = "/v1/tenants/{tenant:str}/migration"
 _TAGS = ["migration"]
-Second = Annotated[int, Meta(ge=0, le=2**40)]
+Second = Annotated[int, Meta(ge=0, le=MAX_AT_S)]
 
 
 class MigrationBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,7 +84,7 @@ class RollbackBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     why: Why
     expected: Version | None = None
     force: bool = False
-    """Although the guard holds."""
+    """Although the guard holds, or the sunset of what it leads back to has passed."""
 
 
 class RecordView(Struct, frozen=True):
@@ -179,7 +186,7 @@ async def roll_back(
     if_match: IfMatch = "",
 ) -> Response[MigrationView]:
     """Back to the record before the last change, which is a change of its own: rolling back twice is where it
-    began. 409 `nothing-to-roll-back`, `guard-hold`, `version-conflict`.
+    began. 409 `nothing-to-roll-back`, `guard-hold`, `sunset-passed`, `version-conflict`.
     """
     name = own_or_any(services, caller, tenant)
     version = expected_version(if_match, data.expected)

@@ -26,7 +26,7 @@ SETTINGS = "settings"
 SERVER = "server"
 """Who changed it, when code did that names nobody."""
 
-Action = Literal["create", "set", "rollback", "step-back", "schedule"]
+Action = Literal["create", "set", "rollback", "step-back"]
 
 
 class BadReason(BadRequest):

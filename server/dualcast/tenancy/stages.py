@@ -6,7 +6,7 @@ A change is known on this node at once, on the others within the follower's inte
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 from msgspec import Struct
@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from dualcast.model.errors import DualcastError, NotFound
 from dualcast.state.port import VersionConflict
-from dualcast_migration.policy import Brownout, StageRecord
+from dualcast_migration.policy import StageRecord
 from dualcast_migration.stage import Stage, check_move
 
 from .audit import PAGE, Action, AuditEntry, LastChange, Note, check_why, entry_of
@@ -39,7 +39,7 @@ class GuardHold(DualcastError):
 
 
 class SunsetPassed(DualcastError):
-    """The change would end SSE for every user of the cohort at this very moment; it has to be forced."""
+    """The change would end SSE for users at this very moment; it has to be forced."""
 
     code = "sunset-passed"
     status = 409
@@ -116,7 +116,6 @@ class StageControl:
         why: str,
         expected: int | None = None,
         force: bool = False,
-        action: Action = "set",
     ) -> StageView:
         """Replaces the record; its `held_until` is not the caller's to set and ignored.
 
@@ -125,60 +124,24 @@ class StageControl:
         """
         now_s = self._clock()
 
-        def edit(old: StageRecord) -> StageRecord:
+        def edit(stored: Stored) -> StageRecord:
+            old = stored.tenant.stage
             check_move(old.stage, record.stage)
-            if not force and _over(record, now_s) and not _over(old, now_s):
-                raise SunsetPassed(
-                    "the sunset has passed: SSE would end now; choose a later one, or force it"
-                )
-            return _held(old, record, now_s, force)
+            return _admitted(old, record, now_s, force)
 
-        return await self._change(tenant, edit, self._note(who, why, action), expected)
-
-    async def schedule(
-        self,
-        tenant: str,
-        *,
-        who: str,
-        why: str,
-        deprecated_at: int = 0,
-        sunset_at: int = 0,
-        link: str = "",
-        brownouts: Sequence[Brownout] = (),
-        expected: int | None = None,
-        force: bool = False,
-    ) -> StageView:
-        """Replaces deprecation, sunset, link and brownouts, and nothing else. Raises ValueError (times out of
-        order), SunsetPassed."""
-        now_s = self._clock()
-
-        def edit(old: StageRecord) -> StageRecord:
-            new = replace(
-                old,
-                deprecated_at=deprecated_at,
-                sunset_at=sunset_at,
-                link=link,
-                brownouts=tuple(brownouts),
-            )
-            if not force and _over(new, now_s) and not _over(old, now_s):
-                raise SunsetPassed(
-                    "the sunset has passed: SSE would end now; choose a later one, or force it"
-                )
-            return new
-
-        return await self._change(tenant, edit, self._note(who, why, "schedule"), expected)
+        return await self._edit(tenant, edit, self._note(who, why, "set"), expected)
 
     async def rollback(
         self, tenant: str, *, who: str, why: str, expected: int | None = None, force: bool = False
     ) -> StageView:
         """Back to what was before the last change, whatever stage that was: rolling back twice changes
-        nothing. Raises NothingToRollBack; GuardHold when it leads on."""
+        nothing. Raises NothingToRollBack; GuardHold when it leads on, SunsetPassed as `change`."""
         now_s = self._clock()
 
         def edit(stored: Stored) -> StageRecord:
             if stored.change is None or stored.change.before is None:
                 raise NothingToRollBack("the stage of this tenant was never changed")
-            return _held(stored.tenant.stage, stored.change.before, now_s, force)
+            return _admitted(stored.tenant.stage, stored.change.before, now_s, force)
 
         return await self._edit(tenant, edit, self._note(who, why, "rollback"), expected)
 
@@ -219,7 +182,8 @@ class StageControl:
         upto = min(last, before - 1) if before else last
         if upto <= 0:
             return AuditPage([], 0)
-        entries = await self._tenants.audit.page(tenant, upto, max(1, min(limit, PAGE)))
+        limit = max(1, min(limit, PAGE))
+        entries = await self._tenants.audit.page(tenant, upto, limit)
         more = bool(entries) and entries[-1].number > 1 and len(entries) == limit
         return AuditPage(entries, entries[-1].number if more else 0)
 
@@ -228,11 +192,6 @@ class StageControl:
         if found is None:
             raise UnknownTenant
         return found
-
-    async def _change(
-        self, tenant: str, edit: Callable[[StageRecord], StageRecord], note: Note, expected: int | None
-    ) -> StageView:
-        return await self._edit(tenant, lambda stored: edit(stored.tenant.stage), note, expected)
 
     async def _edit(
         self, tenant: str, edit: Callable[[Stored], StageRecord], note: Note, expected: int | None
@@ -259,8 +218,12 @@ def _view(tenant: str, stored: Stored, version: int) -> StageView:
     return StageView(tenant, record, version, last)
 
 
-def _held(old: StageRecord, new: StageRecord, now_s: float, force: bool) -> StageRecord:
-    """`new` with the hold that is in force after the change; raises GuardHold when it forbids the change."""
+def _admitted(old: StageRecord, new: StageRecord, now_s: float, force: bool) -> StageRecord:
+    """`new` with the hold that is in force after the change. Raises GuardHold when it forbids the change,
+    SunsetPassed when SSE would end for users whom it still serves."""
+    ended = _over(old, now_s) and new.cohort.within(old.cohort)
+    if not force and _over(new, now_s) and not ended:
+        raise SunsetPassed("the sunset has passed: SSE would end now; choose a later one, or force it")
     holds = old.held_until > now_s
     if holds and force:
         holds = False

@@ -6,7 +6,9 @@ interval.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -28,7 +30,8 @@ from .validate import check_tenant_value
 _log = logging.getLogger(__name__)
 SPACE = "tenants"
 PAGE = 100
-MAX_ATTEMPTS = 8
+MAX_ATTEMPTS = 16
+MAX_PAUSE_S = 0.5
 
 
 class TenantRecord(Struct, frozen=True):
@@ -105,6 +108,11 @@ def _digest_part(part: Any) -> str:
     """What tells whether the settings changed. A plain hash of secrets: it is kept beside them and shown
     nowhere."""
     return sha256(_encoder.encode(part)).hexdigest()
+
+
+async def _let_others(attempt: int) -> None:
+    """A pause that grows with the attempts: of many who change one tenant at once everybody comes to it."""
+    await asyncio.sleep(random.uniform(0, min(MAX_PAUSE_S, 0.002 * 2**attempt)))  # noqa: S311 — jitter
 
 
 def _now_ms() -> int:
@@ -188,7 +196,7 @@ class SharedTenants:
     async def change(
         self, tenant_id: str, edit: Edit, *, expected: int | None = None, note: Note | None = None
     ) -> tuple[Stored, int]:
-        for _ in range(MAX_ATTEMPTS):
+        for attempt in range(MAX_ATTEMPTS):
             value = await self._store.get(SPACE, check_tenant(tenant_id))
             if expected is not None and (value.version if value else 0) != expected:
                 break
@@ -197,7 +205,7 @@ class SharedTenants:
             try:
                 return await self._write(tenant, old.seeds if old else {}, value, old, note)
             except VersionConflict:
-                continue
+                await _let_others(attempt)
         raise VersionConflict("the tenant was changed by somebody else; read it again")
 
     async def list(self, *, after: str = "", limit: int = PAGE) -> list[TenantRecord]:
@@ -295,11 +303,16 @@ class SharedTenants:
 
     async def _reload_all(self) -> None:
         known: dict[str, TenantRecord] = {}
+        before = dict(self._known)
         after = ""
         while values := await self._store.list(SPACE, after=after, limit=PAGE):
             known.update((value.key, record) for value in values if (record := _readable(value)))
             after = values[-1].key
+        # What this node has written itself meanwhile, the list may not have yet.
+        meanwhile = [record for key, record in self._known.items() if before.get(key) is not record]
         self._known = known
+        for record in meanwhile:
+            self._learn(record.tenant.id, record)
         self._issuers = self._origins = None
         for seed in self._seeds:
             # A store that came back empty: without its tenant nobody is let in, and channels are taken away.
