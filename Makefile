@@ -13,7 +13,7 @@ ARGS ?=
 # Tests mostly wait for servers they started; files run in two processes at a time.
 WORKERS ?= 2
 
-.PHONY: help run test check format bench lock clean
+.PHONY: help run test check format bench demo-migration lock clean
 .PHONY: test-packages bench-packages
 
 help: ## List the targets
@@ -37,6 +37,10 @@ format: $(STAMP) ## Format the Python files and apply safe lint fixes
 
 bench: $(STAMP) bench-packages ## Measure dualcast beside its baselines and print one table
 	$(PY) tests/benchmarks/run.py $(ARGS)
+
+demo-migration: $(STAMP) ## Move a tenant to WebSocket and back while nodes are killed; print the account
+	@.ci/packages redis
+	@PYTHONPATH=tests $(PY) -m chaos.migration $(ARGS)
 
 lock: ## Renew the dependency locks from pyproject.toml (needs uv on the PATH)
 	uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --generate-hashes \

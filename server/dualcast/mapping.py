@@ -251,6 +251,8 @@ def session_settings(settings: Settings) -> SessionSettings:
         heartbeat_sse_s=delivery.sse_heartbeat_s,
         heartbeat_ws_s=delivery.ws_heartbeat_s,
         dead_after_s=delivery.dead_after_s,
+        move_spread_s=delivery.move_spread_s,
+        move_grace_s=delivery.move_grace_s,
         retry_min_ms=delivery.retry_min_ms,
         retry_max_ms=delivery.retry_max_ms,
         max_frame_bytes=limits.max_frame_bytes,

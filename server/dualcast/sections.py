@@ -180,6 +180,10 @@ class Delivery(Section, frozen=True):
     """After an unanswered WebSocket ping."""
     lag_limit_s: Seconds = 30.0
     """A session behind for longer is closed (4200) and resumes by cursor."""
+    move_spread_s: Annotated[float, Meta(ge=0)] = 30.0
+    """Sessions that a changed migration stage moves are asked to move over so long."""
+    move_grace_s: Annotated[float, Meta(ge=0)] = 5.0
+    """Who has not moved so long after its time is ended."""
     retry_min_ms: Annotated[int, Meta(ge=100)] = 1_000
     retry_max_ms: Annotated[int, Meta(ge=100)] = 4_000
     """Reconnect delays told to clients lie between the two."""
