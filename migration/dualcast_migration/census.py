@@ -113,7 +113,6 @@ def family(user_agent: str) -> str:
     return OTHER
 
 
-@lru_cache(maxsize=4096)
 def page_origin(url: str) -> str:
     """Scheme, host and port of an Origin or Referer header, never more; "" of anything else."""
     if len(url) > 8192:

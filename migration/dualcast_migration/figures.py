@@ -62,6 +62,9 @@ class Window(Struct, frozen=True, omit_defaults=True):
     mismatched: int = 0
     users: int = 0
     """Different users who opened a WebSocket; approximate."""
+    troubled: int = 0
+    """Different users who could not open one, whose own ended abnormally, or who reconnected again and again;
+    approximate."""
     ws_lag: tuple[int, ...] = (0,) * LAG_BUCKETS
     sse_lag: tuple[int, ...] = (0,) * LAG_BUCKETS
     client_compared: int = 0
@@ -97,7 +100,7 @@ class Window(Struct, frozen=True, omit_defaults=True):
         return percentile_ms(self.ws_lag, 0.99)
 
 
-def make_window(seconds: int, sums: Mapping[str, int], users: int) -> Window:
+def make_window(seconds: int, sums: Mapping[str, int], users: int, troubled: int) -> Window:
     """From what a store has summed up; names it does not know (of a newer node) are left out."""
     plain = {name: sums[name] for name in _PLAIN if name in sums}
     lags = {
@@ -107,7 +110,7 @@ def make_window(seconds: int, sums: Mapping[str, int], users: int) -> Window:
         for transport in ("ws", "sse")
         for name in (lag, client_lag)
     }
-    return Window(seconds=seconds, users=users, **plain, **lags)  # type: ignore[arg-type]
+    return Window(seconds=seconds, users=users, troubled=troubled, **plain, **lags)  # type: ignore[arg-type]
 
 
 def percent(part: int, whole: int) -> float:

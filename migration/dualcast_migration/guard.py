@@ -14,11 +14,19 @@ from .policy import StageRecord
 from .stage import Stage
 
 SETTLE_S = 5
-"""What is counted within so many seconds after a change of the stage belongs to the stage before: nodes tell
-the store every second or two, and a change takes a second to reach them."""
+"""What is counted within so many seconds after a step back belongs to the stage before: nodes tell the store
+every second or two, and a change takes a second to reach them. Trouble that was the reason to go back must
+not be the reason to go back once more."""
+BUCKET_S = 5
+"""Going on, the bucket in which it was done counts as a whole: clients say only once that they fell back, and
+most of them right then."""
 
 MIN_USERS = 5
 """A mean over fewer users is the doing of one of them."""
+
+MIN_TROUBLED = 3
+"""What happens to fewer users is their own doing, or bad luck: a tenant must not be moved by one broken
+client, however many connections it makes on however many nodes."""
 
 
 class Breach(Struct, frozen=True):
@@ -45,11 +53,18 @@ def watches(record: StageRecord) -> bool:
     return record.budgets.enabled and record.stage is not Stage.SSE
 
 
-def window_s(record: StageRecord, changed_s: float, now_s: float) -> int:
-    """How far the window may reach back, in seconds: never to before the last change of the stage or the
-    cohort (Unix time `changed_s`) has settled. 0: not at all."""
-    since = now_s - changed_s - SETTLE_S
-    return max(0, min(record.budgets.window_s, int(since)))
+def counted_from(changed_s: float, *, back: bool) -> float:
+    """Unix time from which on figures belong to the stage and cohort entered at `changed_s`; `back`: by a
+    step back, or to fewer users. 0: always."""
+    if not changed_s:
+        return 0.0
+    return changed_s + SETTLE_S if back else changed_s - BUCKET_S
+
+
+def window_s(record: StageRecord, counted_s: float, now_s: float) -> int:
+    """How far the window may reach back, in seconds: never to before `counted_s` (`counted_from`). 0: not at
+    all."""
+    return max(0, min(record.budgets.window_s, int(now_s - counted_s)))
 
 
 def judge(record: StageRecord, window: Window, now_s: float) -> Breach | None:
@@ -60,19 +75,20 @@ def judge(record: StageRecord, window: Window, now_s: float) -> Breach | None:
 
 
 def breaches(record: StageRecord, window: Window) -> Iterator[Breach]:
-    """Every broken budget, whether the guard acts or not. Figures with too few samples prove nothing; a
-    counted mismatch is a fact by itself."""
+    """Every broken budget, whether the guard acts or not. Figures with too few samples, or of too few users,
+    prove nothing; a counted mismatch is a fact by itself."""
     budgets, w = record.budgets, window
     least = budgets.min_samples
+    common = w.troubled >= MIN_TROUBLED
     limit: float | None = budgets.websocket_open_failure_percent
-    if limit is not None and w.attempts >= least and w.open_failure_percent > limit:
+    if limit is not None and common and w.attempts >= least and w.open_failure_percent > limit:
         words = (
             f"{w.failed} of {w.attempts} WebSocket opens failed ({w.open_failure_percent:.1f} %: "
             f"{w.ws_refused} refused, {w.ws_fell_back} fell back, {w.ws_short} ended at once)"
         )
         yield _breach("websocket_open_failure_percent", w.open_failure_percent, limit, w.attempts, w, words)
     limit = budgets.abnormal_close_percent
-    if limit is not None and w.ws_closed >= least and w.abnormal_close_percent > limit:
+    if limit is not None and common and w.ws_closed >= least and w.abnormal_close_percent > limit:
         words = (
             f"{w.ws_abnormal} of {w.ws_closed} WebSocket closes were abnormal "
             f"({w.abnormal_close_percent:.1f} %)"
@@ -83,7 +99,7 @@ def breaches(record: StageRecord, window: Window) -> Iterator[Breach]:
         words = f"{w.mismatched} of {w.compared} compared publications did not match"
         yield _breach("parity_mismatches", w.mismatched, limit, w.compared, w, words)
     limit = budgets.reconnects_per_user
-    several = w.users >= MIN_USERS and w.ws_reconnects >= least
+    several = common and w.users >= MIN_USERS and w.ws_reconnects >= least
     if limit is not None and several and w.reconnects_per_user > limit:
         words = (
             f"{w.ws_reconnects} WebSocket reconnects of about {w.users} users "

@@ -34,6 +34,7 @@ class Arrival(Struct, frozen=True):
     id: str
     digest: bytes
     """Of all a client sees of it but the cursor."""
+    channel: str = ""
 
 
 class Difference(Struct, frozen=True):
@@ -93,6 +94,13 @@ def read_socket(texts: Iterable[str]) -> list[Arrival]:
     return found
 
 
+def tells_gap(text: str) -> bool:
+    """Whether whole SSE blocks or one text frame tell the client of a hole: what lies in it is not
+    missing."""
+    # JSON holds no line break and signals begin with their type, so nothing a publisher sends looks like it.
+    return "event: gap\n" in text or text.startswith('{"type":"gap"')
+
+
 def _publication(text: str, decode: Callable[[str], _Publication]) -> _Publication | None:
     try:
         return decode(text)
@@ -111,14 +119,14 @@ def _arrival(cursor: str, publication: _Publication | None) -> list[Arrival]:
     for part in (publication.channel, publication.event, publication.time):
         seen.update(part.encode() + b"\0")
     seen.update(bytes(publication.data) + b"\0" + bytes(publication.inbox))
-    return [Arrival(epoch, offset, publication.id, seen.digest())]
+    return [Arrival(epoch, offset, publication.id, seen.digest(), publication.channel)]
 
 
 def compare(
     sse: Sequence[Arrival], websocket: Sequence[Arrival], excused: frozenset[int] = frozenset()
 ) -> Comparison:
     """Compares what both sides were given of the same stretch: set, order, content. `excused`: offsets one
-    side may have left out (conflated or expired while it was behind)."""
+    side may have left out."""
     left, right = {a.offset: a for a in sse}, {a.offset: a for a in websocket}
     found: list[Difference] = []
     for offset in sorted(left.keys() | right.keys()):
@@ -189,8 +197,8 @@ def compare_reports(sse: Report, websocket: Report) -> Comparison:
     """Compares two reports of the same stretch: set and order."""
     first, second = set(sse.ids), set(websocket.ids)
     both = first & second
-    found = [Difference("missing-on-websocket", ident) for ident in sse.ids if ident not in second]
-    found += [Difference("missing-on-sse", ident) for ident in websocket.ids if ident not in first]
+    found = [Difference("missing-on-websocket", i) for i in dict.fromkeys(sse.ids) if i not in second]
+    found += [Difference("missing-on-sse", i) for i in dict.fromkeys(websocket.ids) if i not in first]
     one, other = ([i for i in dict.fromkeys(report.ids) if i in both] for report in (sse, websocket))
     found += [Difference("order-on-websocket", b) for a, b in zip(one, other, strict=True) if a != b][:1]
     return Comparison(len(first | second), len(found), tuple(found[:MAX_DIFFERENCES]))

@@ -128,11 +128,14 @@ def build_witness(
         found = tenants.current(tenant)
         return None if found is None else found.stage
 
+    async def counted_from(tenant: str) -> float:
+        return (await staged_since(stages, tenant)).counted_s
+
     guard = Watch(
         stores.evidence,
         recorder,
         record_of,
-        lambda tenant: staged_since(stages, tenant),
+        counted_from,
         stages.step_back,
         settings,
     )

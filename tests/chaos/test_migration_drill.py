@@ -32,10 +32,12 @@ async def test_a_tenant_goes_forth_and_back_while_a_node_is_killed_and_nobody_mi
     assert rows["back to sse"].muted == 0
 
 
+@pytest.mark.parametrize("from_the_start", [False, True])
 async def test_the_guard_steps_back_once_when_upgrades_fail_and_nobody_misses_anything(
-    tmp_path: Path,
+    tmp_path: Path, from_the_start: bool
 ) -> None:
-    outcome = await guard_drill(tmp_path, SMALL)
+    """Also where they fail before the tenant comes into the stage: clients say so once, right then."""
+    outcome = await guard_drill(tmp_path, SMALL, from_the_start=from_the_start)
     print(outcome.report())
     assert outcome.faults == []
     assert outcome.audited == 1

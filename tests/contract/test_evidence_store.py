@@ -33,6 +33,17 @@ async def test_a_window_sums_up_all_nodes(engine: Factory) -> None:
         assert found.attempts == 6 and found.failed == 1
 
 
+async def test_users_in_trouble_are_counted_once_over_all_nodes(engine: Factory) -> None:
+    async with engine() as rig:
+        await rig.record(node="n1", marks=rig.marks("ann", "bob", "cy"), troubled=rig.marks("ann"))
+        await rig.record(node="n2", troubled=rig.marks("ann", "dan"))
+        found = await rig.store.window(rig.tenant, 60)
+        assert (found.users, found.troubled) == (3, 2)
+        await rig.elapse(600)
+        assert (await rig.store.window(rig.tenant, 60)).troubled == 0
+        assert (await rig.store.window(rig.tenant, 1_800)).troubled == 2
+
+
 async def test_names_of_a_newer_node_are_left_out(engine: Factory) -> None:
     async with engine() as rig:
         await rig.record(figures={"ws_opened": 1, "invented_later": 9})

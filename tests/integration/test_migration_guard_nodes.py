@@ -75,7 +75,8 @@ async def steps_back(node: Node) -> list[dict[str, Any]]:
 async def fall_back(node: Node, user: str) -> None:
     """A client whose upgrade failed at a proxy: the server only hears of it on the stream."""
     async with await open_stream(node.port, node.token(user), fallback_reason="timeout") as stream:
-        await stream.welcome()
+        with contextlib.suppress(Ended):  # sent away: the stage was changed in this very moment
+            await stream.welcome()
 
 
 async def test_sockets_that_fail_step_the_tenant_back_and_one_node_does_it() -> None:

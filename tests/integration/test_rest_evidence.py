@@ -10,6 +10,7 @@ import pytest
 import dualcast.gateway.evidence as handlers
 from dualcast_migration.census import Row
 from dualcast_migration.evidence.port import Batch, RowChange
+from dualcast_migration.evidence.since import Since
 from dualcast_migration.figures import lag
 from dualcast_migration.sketch import mark
 from support.rest_app import Rest, admin, auth, code, publisher, rest
@@ -94,8 +95,8 @@ async def test_bad_queries_are_refused(query: str) -> None:
 
 
 async def test_readiness_says_every_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def long_ago(*_: Any) -> float:
-        return 1.0
+    async def long_ago(*_: Any) -> Since:
+        return Since(1.0)
 
     monkeypatch.setattr(handlers, "staged_since", long_ago)
     async with rest() as app:
@@ -110,7 +111,8 @@ async def test_readiness_says_every_reason(monkeypatch: pytest.MonkeyPatch) -> N
         window = good["window"]
         assert (window["websocket_opens"], window["abnormal_close_percent"], window["users"]) == (100, 5, 1)
         assert window["seconds"] == 60 and 2 < window["lag_p99_ms"] <= 10
-        await note(app, figures={"ws_fell_back": 50, "ws_short": 7}, live={OLD: 4})
+        troubled = tuple(sorted(mark("other", user) for user in ("alice", "bob", "carol")))
+        await note(app, figures={"ws_fell_back": 50, "ws_short": 7}, troubled=troubled, live={OLD: 4})
         bad = await ask(app, "readiness", headers=operator())
         assert [one["code"] for one in bad["reasons"]] == [
             "budget-websocket-open-failure-percent",

@@ -91,7 +91,7 @@ class RedisRig(_Base):
     async def elapse(self, seconds: int) -> None:
         # The clock of a server cannot be moved, so everything is moved into its past.
         client = self.bus.pool.client
-        for kind in ("f", "u"):
+        for kind in ("f", "u", "t"):
             keys = [key.decode() for key in await client.keys(f"{self.prefix}{kind}:*")]
             for key in sorted(keys):
                 name, _, bucket = key.rpartition(":")

@@ -15,6 +15,7 @@ from dualcast_migration.census import MAX_ROWS, Row, Visitor
 from dualcast_migration.evidence.port import Batch, EvidenceSettings
 from dualcast_migration.evidence.recorder import Recorder
 from dualcast_migration.figures import lag
+from dualcast_migration.sketch import mark
 
 pytestmark = pytest.mark.anyio
 
@@ -199,6 +200,20 @@ async def test_a_user_who_fails_may_still_be_well() -> None:
     await rig.flush()
     sums = rig.store.sums()
     assert (sums["ws_opened"], sums["ws_reconnects"], sums["ws_closed"], sums["ws_abnormal"]) == (4, 4, 1, 1)
+
+
+async def test_users_in_trouble_are_told_apart_from_those_who_are_well() -> None:
+    rig = Rig()
+    rig.recorder.fell_back("t", "no-socket", "timeout")
+    rig.close(rig.open("torn"), 0, said=False)
+    rig.close(rig.open("well"), 1000)
+    rig.open("back-once", visitor=Visitor(resumed=True))
+    for _ in range(3):
+        rig.open("back-again", visitor=Visitor(resumed=True))
+    await rig.flush()
+    (_, batch) = rig.store.taken[0]
+    assert set(batch.troubled) == {mark("t", user) for user in ("no-socket", "torn", "back-again")}
+    assert rig.recorder.gauges()["evidence_not_counted"] == 0
 
 
 async def test_connections_of_one_kind_share_their_row() -> None:

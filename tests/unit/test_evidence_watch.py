@@ -18,14 +18,14 @@ from dualcast.tenancy.stages import StageControl
 from dualcast.tenancy.store import SharedTenants
 from dualcast_migration.cohort import Cohort
 from dualcast_migration.evidence.metrics import guard_families
-from dualcast_migration.evidence.since import staged_since
+from dualcast_migration.evidence.since import Since, staged_since
 from dualcast_migration.evidence.watch import Watch
 from dualcast_migration.figures import Window
 from dualcast_migration.policy import StageRecord
 from dualcast_migration.stage import Stage
 
 pytestmark = pytest.mark.anyio
-BAD = Window(60, ws_opened=10, ws_fell_back=30)
+BAD = Window(60, ws_opened=10, ws_fell_back=30, troubled=30)
 
 
 @dataclass
@@ -96,20 +96,20 @@ async def test_a_broken_budget_steps_back_once_and_is_told() -> None:
     assert len(rig.steps) == 2 and rig.record.stage is Stage.SSE, "it never goes on by itself"
 
 
-async def test_the_window_begins_after_the_last_change() -> None:
+async def test_the_window_begins_where_figures_belong_to_the_stage() -> None:
     rig = Rig(found=Window(60))
     rig.changed = rig.now - 20
     await rig.watch.tick()
     rig.now += 100
     await rig.watch.tick()
-    assert rig.asked == [15, 60]
+    assert rig.asked == [20, 60]
     rig.record = replace(rig.record, cohort=Cohort(percent=10))
-    rig.changed = rig.now - 1
+    rig.changed = rig.now + 4
     await rig.watch.tick()
-    assert rig.asked == [15, 60], "nothing to go by yet"
+    assert rig.asked == [20, 60], "nothing to go by yet"
     rig.now += 10
     await rig.watch.tick()
-    assert rig.asked == [15, 60, 6]
+    assert rig.asked == [20, 60, 6]
 
 
 async def test_a_node_that_was_slower_says_nothing() -> None:
@@ -206,8 +206,15 @@ async def test_since_when_is_told_by_the_last_change_of_stage_or_cohort() -> Non
             return self.pages[before]
 
     history = History()
-    assert await staged_since(history, "t") == 8.0
+    assert await staged_since(history, "t") == Since(8.0)
     history.pages = {0: Page([Entry(9_000, fallback, later)], 7), 7: Page([Entry(1_000, None, fallback)], 0)}
-    assert await staged_since(history, "t") == 1.0
+    assert await staged_since(history, "t") == Since(1.0)
     history.pages = {0: Page([], 0)}
-    assert await staged_since(history, "t") == 0.0
+    assert await staged_since(history, "t") == Since()
+    history.pages = {0: Page([Entry(9_000, fallback, shadow)], 0)}
+    assert await staged_since(history, "t") == Since(9.0, back=True)
+    fewer = replace(fallback, cohort=Cohort(percent=10))
+    history.pages = {0: Page([Entry(9_000, fallback, fewer)], 0)}
+    assert await staged_since(history, "t") == Since(9.0, back=True)
+    history.pages = {0: Page([Entry(9_000, fewer, fallback)], 0)}
+    assert await staged_since(history, "t") == Since(9.0)

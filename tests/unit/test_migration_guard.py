@@ -13,7 +13,7 @@ from dualcast_migration.budgets import Budgets
 from dualcast_migration.census import Census, CensusRow, Row
 from dualcast_migration.cohort import Cohort
 from dualcast_migration.figures import LAG_BOUNDS_MS, LAG_BUCKETS, Window, lag_bucket, percentile_ms
-from dualcast_migration.guard import SETTLE_S, breaches, judge, watches, window_s
+from dualcast_migration.guard import BUCKET_S, SETTLE_S, breaches, counted_from, judge, watches, window_s
 from dualcast_migration.policy import StageRecord
 from dualcast_migration.readiness import Evidence, readiness
 from dualcast_migration.sketch import Sketch, cut, estimate, mark, packed, unpacked
@@ -38,7 +38,7 @@ def broken(window: Window, **budgets: Any) -> list[str]:
     return [one.budget for one in breaches(record, window)]
 
 
-GOOD = Window(60, ws_opened=100, ws_closed=100, users=50, ws_lag=lags(ms_3=1_000))
+GOOD = Window(60, ws_opened=100, ws_closed=100, users=50, troubled=3, ws_lag=lags(ms_3=1_000))
 
 
 @pytest.mark.parametrize(
@@ -61,15 +61,21 @@ def test_each_budget_is_broken_above_it_and_can_be_switched_off(window: Window, 
 
 def test_at_the_budget_nothing_is_broken() -> None:
     at = Window(60, ws_opened=95, ws_fell_back=5, ws_closed=100, ws_abnormal=10, users=20, ws_reconnects=100)
-    assert broken(at) == []
+    assert broken(replace(at, troubled=20)) == []
 
 
 def test_too_few_samples_prove_nothing() -> None:
-    few = Window(60, ws_fell_back=19, ws_closed=19, ws_abnormal=19, ws_reconnects=30, users=4)
+    few = Window(60, ws_fell_back=19, ws_closed=19, ws_abnormal=19, ws_reconnects=30, users=4, troubled=4)
     assert broken(replace(few, ws_lag=lags(ms_60000=19))) == []
     assert broken(replace(few, ws_fell_back=20)) == ["websocket_open_failure_percent"]
     assert broken(few, min_samples=19) == ["websocket_open_failure_percent", "abnormal_close_percent"]
-    assert broken(Window(60, ws_reconnects=26, users=5)) == ["reconnects_per_user"]
+    assert broken(Window(60, ws_reconnects=26, users=5, troubled=5)) == ["reconnects_per_user"]
+
+
+def test_the_trouble_of_one_or_two_users_moves_nobody() -> None:
+    bad = Window(60, ws_opened=40, ws_fell_back=40, ws_closed=40, ws_abnormal=40, ws_reconnects=500, users=9)
+    assert broken(replace(bad, troubled=2)) == []
+    assert len(broken(replace(bad, troubled=3))) == 3
 
 
 def test_why_holds_the_figures() -> None:
@@ -77,7 +83,7 @@ def test_why_holds_the_figures() -> None:
     breach = judge(record, replace(GOOD, ws_fell_back=20, ws_refused=5), NOW)
     assert breach is not None
     assert breach.why == (
-        "guard: 25 of 125 WebSocket opens failed (20.0 %: 5 refused, 20 fell back, 0 ended at once) "
+        "25 of 125 WebSocket opens failed (20.0 %: 5 refused, 20 fell back, 0 ended at once) "
         "in the last 60 s; the budget websocket_open_failure_percent is 5"
     )
     assert (breach.figure, breach.limit, breach.samples) == (20.0, 5.0, 125)
@@ -88,7 +94,9 @@ def test_the_guard_acts_only_where_it_may(
     stage: Stage, opened: int, failed: int, closed: int, held: int, enabled: bool
 ) -> None:
     record = StageRecord(stage=stage, held_until=int(NOW) + held, budgets=Budgets(enabled=enabled))
-    window = Window(60, ws_opened=opened, ws_fell_back=failed, ws_closed=closed, ws_abnormal=closed)
+    window = Window(
+        60, ws_opened=opened, ws_fell_back=failed, ws_closed=closed, ws_abnormal=closed, troubled=failed
+    )
     breach = judge(record, window, NOW)
     if stage is Stage.SSE or held > 0 or not enabled:
         assert breach is None
@@ -101,11 +109,19 @@ def test_the_guard_acts_only_where_it_may(
 @given(st.floats(0, 2e6), st.integers(1, 3_600))
 def test_the_window_never_reaches_back_before_the_change(changed: float, size: int) -> None:
     record = StageRecord(stage=Stage.FALLBACK, budgets=Budgets(window_s=size))
-    reach = window_s(record, changed, NOW)
-    assert 0 <= reach <= size
-    assert reach == 0 or NOW - reach >= changed + SETTLE_S
-    if changed + SETTLE_S + size <= NOW:
-        assert reach == size
+    for back in (False, True):
+        counted = counted_from(changed, back=back)
+        reach = window_s(record, counted, NOW)
+        assert 0 <= reach <= size
+        assert reach == 0 or NOW - reach >= counted
+        if counted + size <= NOW:
+            assert reach == size
+
+
+def test_going_on_the_first_seconds_count_and_going_back_they_do_not() -> None:
+    assert counted_from(NOW, back=False) == NOW - BUCKET_S
+    assert counted_from(NOW, back=True) == NOW + SETTLE_S
+    assert counted_from(0.0, back=True) == 0.0
 
 
 # ── percentiles and sketches ──

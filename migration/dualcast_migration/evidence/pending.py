@@ -23,14 +23,22 @@ class Caps:
 
     def allow(self, mark: str, kind: str, limit: int) -> bool:
         """Whether one more counts."""
+        if self._add(mark + kind, limit):
+            return True
+        self.refused += 1
+        return False
+
+    def first(self, mark: str, kind: str) -> bool:
+        """Whether it is the first; not so for users beyond the bound."""
+        return self._add(mark + kind, 1)
+
+    def _add(self, name: str, limit: int) -> bool:
         now = self._clock()
         if now >= self._until:
             self._counts.clear()
             self._until = now + self._settings.per_user_s
-        name = mark + kind
         count = self._counts.get(name, 0)
         if count >= limit or (not count and len(self._counts) >= self._settings.max_users):
-            self.refused += 1
             return False
         self._counts[name] = count + 1
         return True
@@ -42,6 +50,7 @@ class Pending:
     def __init__(self) -> None:
         self.figures: dict[str, int] = {}
         self.users = Sketch(WINDOW_SIZE)
+        self.troubled = Sketch(WINDOW_SIZE)
         self.mismatches: list[bytes] = []
         self._connects: dict[Row, tuple[int, Sketch]] = {}
         self._live: dict[Row, int] = {}
@@ -94,6 +103,7 @@ class Pending:
             ident=ident,
             figures=self.figures,
             marks=tuple(self.users.marks),
+            troubled=tuple(self.troubled.marks),
             rows=tuple(
                 RowChange(row, count, tuple(users.marks)) for row, (count, users) in self._connects.items()
             ),
@@ -103,5 +113,6 @@ class Pending:
         )
         if told:
             self._reported = bool(self._live)
-        self.figures, self.users, self.mismatches, self._connects = {}, Sketch(WINDOW_SIZE), [], {}
+        self.figures, self.mismatches, self._connects = {}, [], {}
+        self.users, self.troubled = Sketch(WINDOW_SIZE), Sketch(WINDOW_SIZE)
         return batch

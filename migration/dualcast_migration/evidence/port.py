@@ -72,6 +72,8 @@ class Batch(Struct, frozen=True, kw_only=True):
     figures: Mapping[str, int] = {}
     marks: tuple[str, ...] = ()
     """Users who opened a WebSocket (`sketch.mark`), at most `sketch.WINDOW_SIZE`."""
+    troubled: tuple[str, ...] = ()
+    """The same of users in trouble (`figures.Window.troubled`)."""
     rows: tuple[RowChange, ...] = ()
     live: Mapping[Row, int] | None = None
     """Live connections of this node; None: as it was."""

@@ -117,6 +117,8 @@ class Recorder:
             pending.count(figures.WS_OPENED)
             if seen.resumed:
                 pending.count(figures.RECONNECTS)
+                if not self._caps.first(one, "resumed"):
+                    pending.troubled.add(one)
         else:
             pending.count(figures.SSE_OPENED)
 
@@ -138,6 +140,7 @@ class Recorder:
         pending.count(figures.WS_CLOSED if ws else figures.SSE_CLOSED)
         if abnormal:
             pending.count(figures.WS_ABNORMAL)
+            pending.troubled.add(one)
             if age_s < self._settings.short_s:
                 pending.count(figures.WS_SHORT)
 
@@ -200,8 +203,10 @@ class Recorder:
 
     def _failed(self, tenant: str, user: str, name: str) -> None:
         pending = self._of(tenant)
-        if pending is not None and self._allow(mark(tenant, user), "failed"):
+        one = mark(tenant, user)
+        if pending is not None and self._allow(one, "failed"):
             pending.count(name)
+            pending.troubled.add(one)
 
     def _allow(self, user: str, kind: str) -> bool:
         settings = self._settings

@@ -53,6 +53,7 @@ class RedisEvidence:
             batch.ident,
             [field for pair in batch.figures.items() for field in pair],
             batch.marks,
+            batch.troubled,
             [(_name(c.row), _name(rest_row(c.row)), c.connects, c.marks) for c in batch.rows],
             batch.live is not None,
             [field for row, count in live.items() for field in (_name(row), count)],
@@ -61,14 +62,17 @@ class RedisEvidence:
         await self._call("evidence_record", tenant, _pack(told), *batch.mismatches)
 
     async def window(self, tenant: str, seconds: int) -> Window:
-        width, _, users = level_of(seconds)
-        reply = await self._call("evidence_window", tenant, _pack((seconds, width, users)), read=True)
+        width, _, told_apart = level_of(seconds)
+        reply = await self._call("evidence_window", tenant, _pack((seconds, width, told_apart)), read=True)
         sums: Counter[str] = Counter()
         for fields in reply[0]:
             for at in range(0, len(fields), 2):
                 sums[fields[at].decode()] += int(fields[at + 1])
-        marks = cut((mark.decode() for found in reply[1] for mark in found), WINDOW_SIZE)
-        return make_window(seconds, sums, estimate(marks, WINDOW_SIZE))
+        users, troubled = (
+            estimate(cut((mark.decode() for found in marks for mark in found), WINDOW_SIZE), WINDOW_SIZE)
+            for marks in reply[1:]
+        )
+        return make_window(seconds, sums, users, troubled)
 
     async def census(self, tenant: str) -> Census:
         now_ms, rows, nodes = await self._call("evidence_census", tenant, read=True)

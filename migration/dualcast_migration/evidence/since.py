@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from msgspec import Struct
+
+from dualcast_migration.guard import counted_from
+from dualcast_migration.policy import StageRecord
+
 _PAGES = 5
 
 
@@ -24,19 +29,38 @@ class History(Protocol):
     async def history(self, tenant: str, *, before: int = 0, limit: int = 50) -> Page: ...
 
 
-async def staged_since(stages: History, tenant: str) -> float:
-    """Unix time of the last change of the tenant's stage or cohort; 0: never. Other changes (budgets,
-    schedule) do not count, unless hundreds of them came since: then the oldest looked at. Raises
-    BusUnavailable and NotFound (no such tenant)."""
+class Since(Struct, frozen=True):
+    """The last change of a tenant's stage or cohort."""
+
+    at_s: float = 0.0
+    """Unix time; 0: never."""
+    back: bool = False
+    """To an earlier stage, or to fewer users."""
+
+    @property
+    def counted_s(self) -> float:
+        """Unix time from which on figures belong to it."""
+        return counted_from(self.at_s, back=self.back)
+
+
+async def staged_since(stages: History, tenant: str) -> Since:
+    """When the tenant came where it is. Other changes (budgets, schedule) do not count, unless hundreds of
+    them came since: then the oldest looked at. Raises BusUnavailable and NotFound (no such tenant)."""
     before, oldest = 0, 0.0
     for _ in range(_PAGES):
         page = await stages.history(tenant, before=before)
         for entry in page.entries:
             oldest = entry.at_ms / 1000
             old, new = entry.before, entry.after
-            if old is None or (old.stage, old.cohort) != (new.stage, new.cohort):
-                return float(oldest)
+            if old is None:
+                return Since(oldest)
+            if (old.stage, old.cohort) != (new.stage, new.cohort):
+                return Since(oldest, back=_reach(new) < _reach(old))
         before = page.next
         if not before:
-            return 0.0
-    return float(oldest)
+            return Since()
+    return Since(oldest)
+
+
+def _reach(record: StageRecord) -> tuple[int, float]:
+    return record.stage.rank, record.cohort.percent

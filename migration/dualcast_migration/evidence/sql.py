@@ -32,10 +32,10 @@ CREATE TABLE IF NOT EXISTS evidence_figure (
   tenant TEXT NOT NULL, width INTEGER NOT NULL, bucket INTEGER NOT NULL, name TEXT NOT NULL,
   n INTEGER NOT NULL, PRIMARY KEY (tenant, width, bucket, name)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS evidence_figure_age ON evidence_figure (width, bucket);
-CREATE TABLE IF NOT EXISTS evidence_users (
-  tenant TEXT NOT NULL, width INTEGER NOT NULL, bucket INTEGER NOT NULL, marks TEXT NOT NULL,
-  PRIMARY KEY (tenant, width, bucket)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS evidence_users_age ON evidence_users (width, bucket);
+CREATE TABLE IF NOT EXISTS evidence_marks (
+  tenant TEXT NOT NULL, width INTEGER NOT NULL, bucket INTEGER NOT NULL, kind TEXT NOT NULL,
+  marks TEXT NOT NULL, PRIMARY KEY (tenant, width, bucket, kind)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS evidence_marks_age ON evidence_marks (width, bucket);
 CREATE TABLE IF NOT EXISTS evidence_row (
   tenant TEXT NOT NULL, row BLOB NOT NULL, connects INTEGER NOT NULL, first_ms INTEGER NOT NULL,
   last_ms INTEGER NOT NULL, marks TEXT NOT NULL, PRIMARY KEY (tenant, row)) WITHOUT ROWID;
@@ -57,6 +57,7 @@ CREATE INDEX IF NOT EXISTS evidence_batch_age ON evidence_batch (at_ms)
 )
 _encode = msgspec.json.Encoder().encode
 _TIDY_MS = 60_000
+_USERS, _TROUBLED = "u", "t"
 _decode_counts = msgspec.json.Decoder(list[tuple[Row, int]]).decode
 
 
@@ -81,16 +82,19 @@ class SqlEvidence:
         width, _, _ = level_of(seconds)
         span = (tenant, width, math.ceil((now_s - seconds) / width) * width, int(now_s))
 
-        def work(db: sqlite3.Connection) -> tuple[list[tuple[str, int]], list[tuple[str]]]:
+        def work(db: sqlite3.Connection) -> tuple[list[tuple[str, int]], list[tuple[str, str]]]:
             where = "WHERE tenant = ? AND width = ? AND bucket BETWEEN ? AND ?"
             # Only constant text is put together.
             names = f"SELECT name, sum(n) FROM evidence_figure {where} GROUP BY name"  # noqa: S608
-            marks = f"SELECT marks FROM evidence_users {where}"  # noqa: S608
+            marks = f"SELECT kind, marks FROM evidence_marks {where}"  # noqa: S608
             return db.execute(names, span).fetchall(), db.execute(marks, span).fetchall()
 
         sums, sketches = await self._database.read(work)
-        marks = cut((one for (text,) in sketches for one in unpacked(text)), WINDOW_SIZE)
-        return make_window(seconds, dict(sums), estimate(marks, WINDOW_SIZE))
+        users, troubled = (
+            cut((one for kind, text in sketches if kind == wanted for one in unpacked(text)), WINDOW_SIZE)
+            for wanted in (_USERS, _TROUBLED)
+        )
+        return make_window(seconds, dict(sums), estimate(users, WINDOW_SIZE), estimate(troubled, WINDOW_SIZE))
 
     async def census(self, tenant: str) -> Census:
         now_ms = int(self._clock() * 1000)
@@ -182,8 +186,9 @@ class _Writer:
                 "ON CONFLICT DO UPDATE SET n = n + excluded.n",
                 [(tenant, width, bucket, name, n) for name, n in batch.figures.items()],
             )
-            if users and batch.marks:
-                self._users(width, bucket, batch.marks)
+            if users:
+                self._marks(width, bucket, _USERS, batch.marks)
+                self._marks(width, bucket, _TROUBLED, batch.troubled)
         for change in batch.rows:
             self._row(change)
         if batch.live is not None:
@@ -191,14 +196,16 @@ class _Writer:
         if batch.mismatches:
             self._mismatches(batch.mismatches)
 
-    def _users(self, width: int, bucket: int, marks: tuple[str, ...]) -> None:
-        key = (self._tenant, width, bucket)
+    def _marks(self, width: int, bucket: int, kind: str, marks: tuple[str, ...]) -> None:
+        if not marks:
+            return
+        key = (self._tenant, width, bucket, kind)
         found = self._db.execute(
-            "SELECT marks FROM evidence_users WHERE tenant = ? AND width = ? AND bucket = ?", key
+            "SELECT marks FROM evidence_marks WHERE tenant = ? AND width = ? AND bucket = ? AND kind = ?", key
         ).fetchone()
         known = unpacked(found[0]) if found else []
         self._db.execute(
-            "INSERT OR REPLACE INTO evidence_users VALUES (?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO evidence_marks VALUES (?, ?, ?, ?, ?)",
             (*key, packed(cut((*known, *marks), WINDOW_SIZE))),
         )
 
@@ -265,7 +272,7 @@ class _Writer:
         for width, kept_s, _ in LEVELS:
             oldest = (width, now_ms // 1000 - kept_s)
             db.execute("DELETE FROM evidence_figure WHERE width = ? AND bucket < ?", oldest)
-            db.execute("DELETE FROM evidence_users WHERE width = ? AND bucket < ?", oldest)
+            db.execute("DELETE FROM evidence_marks WHERE width = ? AND bucket < ?", oldest)
         db.execute("DELETE FROM evidence_live WHERE until_ms < ?", (now_ms,))
         db.execute("DELETE FROM evidence_batch WHERE at_ms < ?", (now_ms - TAKEN_S * 1000,))
         db.execute("DELETE FROM evidence_row WHERE last_ms < ?", (now_ms - ROW_S * 1000,))

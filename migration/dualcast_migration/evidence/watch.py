@@ -37,16 +37,16 @@ class Activity(Protocol):
 
 
 class Watch:
-    """One per node. `record_of` never waits; `changed_at` gives the Unix time of the last change of a
-    tenant's stage (0: never) and may raise DualcastError; `clock` Unix seconds; `monotonic` that of the
-    recorder."""
+    """One per node. `record_of` never waits; `counted_from` gives the Unix time from which on a tenant's
+    figures belong to its stage (0: always) and may raise DualcastError; `clock` Unix seconds; `monotonic` that
+    of the recorder."""
 
     def __init__(
         self,
         store: EvidenceStore,
         activity: Activity,
         record_of: Callable[[str], StageRecord | None],
-        changed_at: Callable[[str], Awaitable[float]],
+        counted_from: Callable[[str], Awaitable[float]],
         step_back: StepBack,
         settings: EvidenceSettings | None = None,
         *,
@@ -56,12 +56,12 @@ class Watch:
         self._store = store
         self._activity = activity
         self._record_of = record_of
-        self._changed_at = changed_at
+        self._counted_from = counted_from
         self._step_back = step_back
         self._settings = settings or EvidenceSettings()
         self._clock = clock
         self._now = monotonic
-        self._changed: dict[str, tuple[StageRecord, float]] = {}
+        self._known: dict[str, tuple[StageRecord, float]] = {}
         self._round = 0
         self.windows: dict[str, Window] = {}
         """The last window of every tenant that was looked at lately."""
@@ -85,7 +85,7 @@ class Watch:
                 return  # the next round tries again
             except DualcastError as error:
                 log.warning("the guard could not judge", tenant=tenant, code=error.code)
-        for known in (self._changed, self.windows):
+        for known in (self._known, self.windows):
             for tenant in [name for name in known if name not in self._activity.active]:
                 del known[tenant]
 
@@ -96,16 +96,16 @@ class Watch:
 
     async def window(self, tenant: str, record: StageRecord) -> Window:
         """What the guard goes by now."""
-        reach = window_s(record, await self.changed(tenant, record), self._clock())
+        reach = window_s(record, await self.counted_s(tenant, record), self._clock())
         return await self._store.window(tenant, reach) if reach else Window(seconds=0)
 
-    async def changed(self, tenant: str, record: StageRecord) -> float:
-        """Unix time of the last change of the stage or the cohort."""
-        known = self._changed.get(tenant)
+    async def counted_s(self, tenant: str, record: StageRecord) -> float:
+        """Unix time from which on figures belong to the present stage and cohort."""
+        known = self._known.get(tenant)
         if known is not None and known[0] is record:  # a tenant that was changed, even there and back, is new
             return known[1]
-        at = await self._changed_at(tenant)
-        self._changed[tenant] = (record, at)
+        at = await self._counted_from(tenant)
+        self._known[tenant] = (record, at)
         return at
 
     async def _look(self, tenant: str) -> Breach | None:

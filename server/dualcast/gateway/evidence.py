@@ -17,7 +17,7 @@ from dualcast_migration.census import CensusRow
 from dualcast_migration.evidence.port import MAX_WINDOW_S
 from dualcast_migration.evidence.since import staged_since
 from dualcast_migration.figures import Window
-from dualcast_migration.guard import SETTLE_S, window_s
+from dualcast_migration.guard import window_s
 from dualcast_migration.readiness import Evidence, Reason, readiness
 
 from .services import Caller, Injected
@@ -158,12 +158,12 @@ async def read_readiness(services: Injected, caller: Caller, tenant: FromPath[st
     view = await services.stages.read(name)
     since = await staged_since(services.stages, name)
     now_s = time.time()
-    reach = window_s(view.record, since, now_s)
-    whole = max(0, min(MAX_WINDOW_S, int(now_s - since - SETTLE_S)))
+    reach = window_s(view.record, since.counted_s, now_s)
+    whole = max(0, min(MAX_WINDOW_S, int(now_s - since.counted_s)))
     store = services.evidence
     window = await store.window(name, reach) if reach else Window(seconds=0)
     totals = await store.window(name, whole) if whole else Window(seconds=0)
-    evidence = Evidence(window=window, totals=totals, census=await store.census(name), changed_s=since)
+    evidence = Evidence(window=window, totals=totals, census=await store.census(name), changed_s=since.at_s)
     found = readiness(view.record, evidence, now_s)
     return ReadinessView(
         tenant=name,
@@ -173,7 +173,7 @@ async def read_readiness(services: Injected, caller: Caller, tenant: FromPath[st
         ready=found.ready,
         reasons=found.reasons,
         warnings=found.warnings,
-        since=utc_text(int(since * 1000)) if since else "",
+        since=utc_text(int(since.at_s * 1000)) if since.at_s else "",
         window=_figures(window),
         totals=_figures(totals),
     )

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from dualcast.model.errors import BadRequest
 from dualcast.model.times import utc_text
-from dualcast_migration.evidence.port import MAX_WINDOW_S, level_of
+from dualcast_migration.evidence.port import MAX_WINDOW_S
 from dualcast_migration.evidence.since import staged_since
 from dualcast_migration.figures import percentile_ms
 from dualcast_migration.parity import (
@@ -159,9 +159,8 @@ async def read_parity(
     name = own_or_any(services, caller, tenant)
     view = await services.stages.read(name)
     since = await staged_since(services.stages, name)
-    seconds = max(0, min(MAX_WINDOW_S, int(time.time() - since)))
-    width = level_of(seconds)[0]  # the bucket in which it was changed counts as well
-    window = await services.evidence.window(name, min(MAX_WINDOW_S, seconds + width))
+    seconds = max(1, min(MAX_WINDOW_S, int(time.time() - since.counted_s)))
+    window = await services.evidence.window(name, seconds)
     kept = await services.evidence.mismatches(name, before, limit)
     return ParityView(
         tenant=name,

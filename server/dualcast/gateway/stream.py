@@ -16,7 +16,8 @@ from litestar.types import Receive, Send
 from litestar.types import Scope as TypedScope
 
 from dualcast.dialects.native_signals import STREAM
-from dualcast.model.errors import DualcastError
+from dualcast.model.cursor import parse_cursor
+from dualcast.model.errors import BadCursor, DualcastError
 from dualcast.session.moving import SOCKET_URL as SOCKET_PATH
 from dualcast.session.moving import delay_ms, invitation
 from dualcast.transport.asgi import respond_sse
@@ -24,9 +25,11 @@ from dualcast.transport.encodings import NATIVE_SSE
 from dualcast.transport.sse import HEADERS, SseSession
 
 from .authentication import AUTHENTICATES
-from .connect import REFUSED, Delivery, Scope, admit, make_session
+from .body import header
+from .connect import REFUSED, Delivery, Scope, admit, make_session, query
 from .problems import MethodNotAllowed, send_problem
 from .sunset import Headers, browned_out, deprecation_headers
+from .visitors import note_fallback
 
 PATH = "/v1/stream"
 
@@ -50,9 +53,13 @@ def stream_route(delivery: Delivery) -> ASGIRouteHandler:
                 return
             if wait_s := browned_out(decision):
                 delivery.services.counters.delivery(request.tenant.id, "sse").refused += 1
-                await send_away(send, wait_s, headers)
+                await send_away(scope, send, wait_s, headers)
                 return
             session = await make_session(delivery, request, SseSession, encoding=NATIVE_SSE, dialect=STREAM)
+            if decision.websocket:
+                # Not before it is let in: whoever is sent away comes back with the same URL.
+                note_fallback(delivery.node, scope, request.principal, query(scope))
+            decision = request.decision  # the tenant may have been changed meanwhile
             if decision.deprecation is not None:
                 session.introduction += NATIVE_SSE.wrap(
                     invitation(session, decision, delay_ms(session)) or b""
@@ -61,7 +68,7 @@ def stream_route(delivery: Delivery) -> ASGIRouteHandler:
             delivery.services.counters.delivery(REFUSED, "sse").refused += 1
             if error.retryable:
                 jitter_s = random.uniform(0, delivery.node.settings.retry_max_ms / 1000)  # noqa: S311
-                await send_away(send, (error.retry_after_s or 2) + jitter_s)
+                await send_away(scope, send, (error.retry_after_s or 2) + jitter_s)
             else:
                 await send_problem(send, error)
             return
@@ -70,12 +77,22 @@ def stream_route(delivery: Delivery) -> ASGIRouteHandler:
     return stream
 
 
-async def send_away(send: Send, wait_s: float, headers: Headers | None = None) -> None:
-    """Answers 200, `retry:` and the end of the stream: an `EventSource` comes back after `wait_s`."""
+async def send_away(scope: Scope, send: Send, wait_s: float, headers: Headers | None = None) -> None:
+    """Answers 200, `retry:` and the end of the stream: an `EventSource` comes back after `wait_s`, with the
+    id it came with."""
     head = [*HEADERS, *(headers or ())]
     await send({"type": "http.response.start", "status": 200, "headers": head})
-    body = b"retry: %d\n\n" % int(wait_s * 1000)
+    body = b"retry: %d\n%b\n" % (int(wait_s * 1000), _same_id(header(scope, b"last-event-id")))
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _same_id(text: str) -> bytes:
+    """The `id` line that keeps a client's last id; none where it has none of ours. A blank line sets it to
+    that of the stream, which begins with an empty one (WHATWG HTML, 9.2.6)."""
+    try:
+        return b"id: %b\n" % str(parse_cursor(text)).encode()
+    except BadCursor:
+        return b""
 
 
 async def send_empty(send: Send, headers: Headers | None = None) -> None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any, NoReturn
 
 from dualcast.model.codes import Close
-from dualcast_migration.policy import Decision, StageRecord, decide
+from dualcast_migration.policy import Decision, Deprecation, StageRecord, decide
 from dualcast_migration.stage import Stage
 
 from .node import Node
@@ -23,7 +23,7 @@ from .node import Node
 TOGETHER = 500
 """Sessions looked at in one turn of the loop."""
 LOOK_EVERY_S = 1.0
-"""How soon the passing of a sunset is noticed."""
+"""How soon it is noticed that a sunset has passed, or that a stage was changed during a handshake."""
 RecordOf = Callable[[str], StageRecord | None]
 STREAM_URL = "/v1/stream"
 SOCKET_URL = "/v1/socket"
@@ -54,11 +54,13 @@ class Movements:
     def __init__(self, node: Node, record_of: RecordOf) -> None:
         self._node = node
         self._record_of = record_of
-        self._sunsets: dict[str, int] = {}
-        """Tenant → the sunset its sessions were looked at for."""
+        self._told: dict[str, tuple[Deprecation, bool]] = {}
+        """Tenant in the last stage → what its streams know of the end of SSE, and whether it has come."""
         self._ends: list[tuple[float, int, Any]] = []
-        self._due: dict[Any, float] = {}
-        """Session → when it ends."""
+        self._due: dict[Any, int] = {}
+        """Session → number of its end; an end of another number was taken back."""
+        self._looked_at = node.loop.time()
+        """Sessions attached before have been looked at."""
         self._number = count()
         self._wake = asyncio.Event()
         self.moved = 0
@@ -84,7 +86,8 @@ class Movements:
             self._wake.clear()
             self._end_due(loop.time())
             if loop.time() >= look_at:
-                await self._after_sunset()
+                await self._after_handshakes()
+                await self._after_schedule()
                 look_at = loop.time() + LOOK_EVERY_S
             until = min(look_at, self._ends[0][0]) if self._ends else look_at
             try:
@@ -93,25 +96,47 @@ class Movements:
             except TimeoutError:
                 pass
 
-    async def _look_at(self, tenant: str | None) -> None:
-        for number, session in enumerate(list(self._node.hub.sessions.values()), 1):
+    async def _look_at(self, tenant: str | None, *, news: bool = False) -> None:
+        sessions: list[Any] = list(self._node.hub.sessions.values())
+        await self._look_through(
+            (one for one in sessions if tenant in (None, one.principal.tenant)), news=news
+        )
+
+    async def _after_handshakes(self) -> None:
+        """A session that was let in before a change and attached after it was not there to be told."""
+        new: list[Any] = []
+        session: Any
+        for session in reversed(self._node.hub.sessions.values()):
+            if session.attached_at < self._looked_at:
+                break
+            new.append(session)
+        self._looked_at = self._node.loop.time()
+        await self._look_through(new)
+
+    async def _look_through(self, sessions: Iterable[Any], *, news: bool = False) -> None:
+        for number, session in enumerate(sessions, 1):
             if number % TOGETHER == 0:
                 await asyncio.sleep(0)
-            if tenant in (None, session.principal.tenant):
-                self._look(session)
+            self._look(session, news=news)
 
-    async def _after_sunset(self) -> None:
-        """A sunset passes without anybody changing the record."""
+    async def _after_schedule(self) -> None:
+        """A sunset passes without anybody changing the record, and one that is set or moved concerns streams
+        whose stage stays what it is."""
         now_s = self._node.now_s()
         for name in list(self._node.hub.tenants):
             record = self._record_of(name)
             if record is None or record.stage is not Stage.WEBSOCKET:
-                self._sunsets.pop(name, None)
-            elif 0 < record.sunset_at <= now_s and self._sunsets.get(name) != record.sunset_at:
-                self._sunsets[name] = record.sunset_at
-                await self._look_at(name)
+                self._told.pop(name, None)
+                continue
+            now = Deprecation(record.deprecated_at, record.sunset_at, record.link)
+            over = 0 < now.sunset_at <= now_s
+            before, was_over = self._told.get(name, (now, False))
+            self._told[name] = now, over
+            if now != before or over != was_over:
+                await self._look_at(name, news=now != before)
 
-    def _look(self, session: Any) -> None:
+    def _look(self, session: Any, *, news: bool) -> None:
+        """`news`: the end of SSE is scheduled otherwise."""
         if session.closed or not session.stage:  # "": no stage governs it
             return
         decision = self._decide(session)
@@ -125,7 +150,9 @@ class Movements:
         if not fits(session, decision):
             if session not in self._due:
                 self._ask(session, decision)
-        elif not told and decision.deprecation is not None and session.encoding.transport == "sse":
+            return
+        self._due.pop(session, None)  # whoever is asked again is given time again
+        if (news or not told) and decision.deprecation is not None and session.encoding.transport == "sse":
             session.send(invitation(session, decision, delay_ms(session)))
 
     def _decide(self, session: Any) -> Decision | None:
@@ -140,13 +167,15 @@ class Movements:
         after_ms = delay_ms(session)
         session.send(invitation(session, decision, after_ms))
         at = self._node.loop.time() + after_ms / 1000 + self._node.settings.move_grace_s
-        self._due[session] = at
-        heapq.heappush(self._ends, (at, next(self._number), session))
+        number = self._due[session] = next(self._number)
+        heapq.heappush(self._ends, (at, number, session))
         self._wake.set()
 
     def _end_due(self, now: float) -> None:
         while self._ends and self._ends[0][0] <= now:
-            _, _, session = heapq.heappop(self._ends)
+            _, number, session = heapq.heappop(self._ends)
+            if self._due.get(session) != number:
+                continue
             del self._due[session]
             if session.closed:
                 continue

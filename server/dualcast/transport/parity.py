@@ -8,14 +8,17 @@ looked at. Nothing here is on the way of a publication but one list append per t
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from msgspec import Struct
 
+from dualcast.model.publication import Publication
 from dualcast.session.node import Node
 from dualcast.session.session import Session
-from dualcast_migration.parity import Arrival, Comparison, compare, read_socket, read_stream
+from dualcast_migration.cohort import EVERYBODY
+from dualcast_migration.parity import Arrival, Comparison, compare, read_socket, read_stream, tells_gap
 from dualcast_migration.policy import StageRecord
 from dualcast_migration.stage import Stage
 
@@ -26,6 +29,12 @@ TOGETHER = 500
 """Sessions looked at in one turn of the loop."""
 MAX_KEPT_BYTES = 512 * 1024
 """Of one session between two looks; a stretch with more is not compared."""
+MAX_WAITING = 5_000
+"""Arrivals of one session that wait for the other's; a stretch with more is not compared."""
+MAX_PAIRS = 500
+"""Of one tenant on this node; what goes wrong for more shows with these."""
+PAIRS_TOGETHER = 20
+"""Pairs compared in one turn of the loop."""
 Key = tuple[str, str, str]
 
 
@@ -78,20 +87,28 @@ class Side:
         self.arrivals: list[Arrival] = []
 
     def read(self) -> bool:
-        """Reads what was written since the last time; False: it cannot be read, begin anew."""
+        """Reads what was written since the last time; False: it cannot be compared, begin anew."""
         data = self.tap.take()
         if data is None:
             return False
         try:
             if self.session.encoding.transport == "sse":
                 (message,), _, _ = unframe_sse(data)
-                self.arrivals += read_stream(message["body"].decode())
+                texts = [message["body"].decode()]
+                self.arrivals += read_stream(texts[0])
             else:
                 messages, _, _ = unframe_websocket(data)
-                self.arrivals += read_socket(m["text"] for m in messages if "text" in m)
+                texts = [m["text"] for m in messages if "text" in m]
+                self.arrivals += read_socket(texts)
         except ValueError:
             return False
-        return True
+        return len(self.arrivals) <= MAX_WAITING and not any(map(tells_gap, texts))
+
+    @property
+    def due(self) -> tuple[object, ...]:
+        """What decides which publications it is due; another one begins anew."""
+        session = self.session
+        return session.epoch, session.principal, session.channels, session.resumed
 
     def upto(self, offset: int) -> list[Arrival]:
         """Takes the arrivals up to `offset` out."""
@@ -113,7 +130,7 @@ class Pair:
         self._begin()
 
     def _begin(self) -> None:
-        self.epoch = self.socket.session.epoch
+        self.due = [side.due for side in self.sides]
         self.since = max(side.session.offset for side in self.sides)
         for side in self.sides:
             side.arrivals.clear()
@@ -121,34 +138,46 @@ class Pair:
     def look(self) -> Comparison | None:
         """Compares what both have been given by now; None: nothing to compare."""
         whole = [side.read() for side in self.sides]
-        epochs = {side.session.epoch for side in self.sides}
-        if not all(whole) or epochs != {self.epoch}:
+        stream, socket = (side.session for side in self.sides)
+        if not all(whole) or self.due != [side.due for side in self.sides] or stream.epoch != socket.epoch:
             self._begin()
             return None
         reached = min(side.session.offset for side in self.sides)
         if reached <= self.since:
             return None
+        names = {feed.name for feed in socket.channels}
+        both = {feed.name: feed for feed in stream.channels if feed.name in names}
         given = [
-            [a for a in side.upto(reached) if a.offset > self.since and a.epoch == self.epoch]
+            [
+                a
+                for a in side.upto(reached)
+                if a.offset > self.since and a.epoch == stream.epoch and a.channel in both
+            ]
             for side in self.sides
         ]
-        since, self.since = self.since, reached
-        excused = _excused(self.stream.session, since, reached)
-        return compare(given[0], given[1], excused)
+        excused = {
+            entry.offset
+            for feed in both.values()
+            for entry in feed.after(self.since)
+            if _may_differ(entry.publication, stream, socket)
+        }
+        # What the ring does not hold any more cannot be looked up: only what it holds counts as missing.
+        excused |= {a.offset for side in given for a in side if a.offset <= both[a.channel].complete_from}
+        self.since = reached
+        return compare(given[0], given[1], frozenset(excused))
 
     def untap(self) -> None:
         for side in self.sides:
             side.untap()
 
 
-def _excused(session: Session, since: int, upto: int) -> frozenset[int]:
-    """Offsets of publications that a session which is behind may leave out."""
-    return frozenset(
-        entry.offset
-        for feed in session.channels
-        for entry in feed.after(since)
-        if entry.offset <= upto and (entry.publication.conflation_key or entry.publication.expires_ms)
-    )
+def _may_differ(publication: Publication, stream: Session, socket: Session) -> bool:
+    """Whether one may be given a publication and the other not: it is left out for who is behind, or it names
+    its receivers by something in which the two are not alike (connection, device, role)."""
+    if publication.conflation_key or publication.expires_ms:
+        return True
+    audience = publication.audience
+    return audience is not None and stream.due(audience) != socket.due(audience)
 
 
 class ParityWatch:
@@ -186,13 +215,15 @@ class ParityWatch:
             if now is None or [side.session for side in pair.sides] != list(now):
                 pair.untap()
                 del self._pairs[key]
+        pairs = Counter(tenant for tenant, _, _ in self._pairs)
         for number, (key, sessions) in enumerate(instances.items(), 1):
-            if number % TOGETHER == 0:
+            if number % PAIRS_TOGETHER == 0:
                 await asyncio.sleep(0)
             known = self._pairs.get(key)
             if known is None:
-                if not any(session.closed for session in sessions) and _settled(sessions):
+                if pairs[key[0]] < MAX_PAIRS and _settled(sessions):
                     self._pairs[key] = Pair(*sessions)
+                    pairs[key[0]] += 1
             elif (comparison := known.look()) is not None and comparison.compared:
                 self._found(Compared(*key, comparison))
 
@@ -219,10 +250,15 @@ class ParityWatch:
 
 def _compares(record: StageRecord | None) -> bool:
     """Whether some users of the tenant are in stage `shadow`: all, those of the cohort, or those outside."""
-    return record is not None and Stage.SHADOW in (record.stage, record.stage.previous)
+    if record is None:
+        return False
+    outside = record.stage.previous is Stage.SHADOW and record.cohort != EVERYBODY
+    return record.stage is Stage.SHADOW or outside
 
 
 def _settled(sessions: Sequence[Session]) -> bool:
-    """Whether both know where they stand in the same log."""
+    """Whether both are there and know where they stand in the same log."""
     first, second = sessions
+    if first.closed or second.closed:
+        return False
     return first.offset >= 0 and second.offset >= 0 and first.epoch == second.epoch != ""

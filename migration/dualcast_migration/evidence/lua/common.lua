@@ -1,6 +1,7 @@
 -- Evidence of a tenant's move. LEVELS, MAX_ROWS … are put in front.
 --   e:f:<width>:<bucket>  hash  name → count, of so many seconds from Unix second <bucket> on
 --   e:u:<width>:<bucket>  zset  marks of users, all with score 0: the smallest WINDOW_SIZE
+--   e:t:<width>:<bucket>  zset  the same of users in trouble
 --   e:r  zset  kind of client → last seen ms   e:c  hash  → connects   e:a  hash  → first seen ms
 --   e:v:<kind>  zset  marks of its users, as above
 --   e:n  zset  node → until when its report of live connections counts   e:l:<node>  hash  kind → live

@@ -1,6 +1,6 @@
--- What a node noted: {node, batch, {name, count …}, marks, {{kind, rest, connects, marks} …}, whether live, {kind, count …}, lease ms};
+-- What a node noted: {node, batch, {name, count …}, marks, marks of users in trouble, {{kind, rest, connects, marks} …}, whether live, {kind, count …}, lease ms};
 -- further arguments are mismatch records.
-local node, ident, figures, marks, rows, has_live, live, lease_ms = unpack(cmsgpack.unpack(ARGV[1]))
+local node, ident, figures, marks, troubled, rows, has_live, live, lease_ms = unpack(cmsgpack.unpack(ARGV[1]))
 local now_ms = clock_ms()
 local now_s = math.floor(now_ms / 1000)
 local taken = E .. 'b:' .. node
@@ -15,7 +15,10 @@ for _, level in ipairs(LEVELS) do
     for at = 1, #figures, 2 do redis.call('HINCRBY', key, figures[at], figures[at + 1]) end
     redis.call('EXPIRE', key, keep_s)
   end
-  if users then add_marks(E .. 'u:' .. bucket, marks, WINDOW_SIZE, keep_s) end
+  if users then
+    add_marks(E .. 'u:' .. bucket, marks, WINDOW_SIZE, keep_s)
+    add_marks(E .. 't:' .. bucket, troubled, WINDOW_SIZE, keep_s)
+  end
 end
 
 if #rows > 0 then

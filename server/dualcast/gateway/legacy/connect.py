@@ -100,7 +100,7 @@ class Door:
         said = {name: (value,) for name, value in facts.query.items()}
         if endpoint.path in STAGED:
             note_caller(scope, principal)
-            if endpoint.transport == "sse":
+            if endpoint.transport == "sse" and stage != "sse":
                 note_fallback(delivery.node, scope, principal, said)
         facts.tenant, facts.user = principal.tenant, principal.sub
         facts.admin = principal.is_admin

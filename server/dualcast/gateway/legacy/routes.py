@@ -166,7 +166,7 @@ class _Stream:
         except StageRefuses as stage:
             counters.refused += 1
             if stage.wait_s:
-                await send_away(send, stage.wait_s, stage.headers)
+                await send_away(scope, send, stage.wait_s, stage.headers)
             else:
                 await send_empty(send, stage.headers)
         except (Full, DualcastError) as error:
