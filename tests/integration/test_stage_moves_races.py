@@ -158,3 +158,31 @@ def _last_id(lines: Sequence[str]) -> str:
         elif not line:
             last = buffer
     return last
+
+
+@pytest.mark.parametrize("refusing", [Stage.SSE, Stage.WEBSOCKET])
+async def test_a_node_that_has_not_heard_of_the_change_ends_nobodys_attempts(
+    monkeypatch: pytest.MonkeyPatch, refusing: Stage
+) -> None:
+    """4010 and 204 are final for a client, so they are said only when the store says so, too."""
+    async with running_node("memory", tenancy={"stage": "fallback"}) as node:
+        tenants = node.composition.tenants
+        over = {"sunset_at": 1_000} if refusing is Stage.WEBSOCKET else {}
+        await put(node, refusing, **over)
+        stale = tenants.current("default")
+        assert stale is not None
+        if refusing is Stage.SSE:
+            assert (await (await open_socket(node.port, node.token("ann"))).end()).code == 4010
+        else:
+            for path in TWINS:
+                answer = await node.http.get(path, headers=node.auth("ann"))
+                assert answer.status_code == 204
+        await put(node, Stage.SHADOW)
+        monkeypatch.setattr(tenants, "current", lambda _tenant: stale)
+        if refusing is Stage.SSE:
+            assert (await (await open_socket(node.port, node.token("ann"))).end()).code == 4101
+        else:
+            for path in TWINS:
+                answer = await node.http.get(path, headers=node.auth("ann"))
+                assert answer.status_code == 200
+                assert "retry: 1000\n" in answer.text

@@ -46,6 +46,8 @@ REFUSED = "_refused"
 """Tenant label of refused handshakes: who called is not known for sure."""
 UNKNOWN_EPOCH = "0"
 """Stands for the epoch of a cursor that cannot be read: no log has it, so it ends in a `gap`."""
+STALE_RETRY_S = 1.0
+"""After which this node has heard of a changed stage."""
 CURSORS = frozenset({"cursor", "last_event_id"})
 """Parameters whose value may be anything: what is no cursor is an unknown one."""
 
@@ -217,6 +219,19 @@ async def make_session(
     if limit:
         evict_oldest(node, request.principal, limit=limit)
     return session
+
+
+async def is_final(delivery: Delivery, principal: Principal, kind: Kind) -> bool:
+    """Whether a refusal by the stage is what the store says, too. This node may not have heard yet that the
+    stage was changed, and the answer ends a client's attempts: then it is told to come back instead."""
+    try:
+        found = await delivery.tenants.get(principal.tenant)
+    except BusUnavailable:
+        return False
+    if found is None:
+        return True
+    decision = found.tenant.decide(principal.sub, delivery.node.now_s())
+    return not (decision.websocket if kind == "websocket" else decision.sse)
 
 
 def _decide_again(delivery: Delivery, request: Request, session: Session) -> None:

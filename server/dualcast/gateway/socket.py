@@ -22,7 +22,7 @@ from dualcast.transport.encodings import NATIVE_WS, NATIVE_WS_DEFLATE
 from dualcast.transport.websocket import WebSocketSession
 
 from .authentication import AUTHENTICATES
-from .connect import REFUSED, Delivery, Scope, admit, make_session
+from .connect import REFUSED, Delivery, Scope, admit, is_final, make_session
 from .problems import send_problem
 from .visitors import note_refusal
 
@@ -63,7 +63,9 @@ def socket_route(delivery: Delivery) -> ASGIRouteHandler:
         try:
             request = await admit(delivery, scope, "websocket")
             if request.decision.websocket_refusal is not None:
-                await _refuse(receive, send, request.decision.websocket_refusal, Close.STAGE.reason)
+                final = await is_final(delivery, request.principal, "websocket")
+                code = request.decision.websocket_refusal if final else Close.TRY_LATER
+                await _refuse(receive, send, code, code.reason)
                 return
             deflate = (scope.get("extensions") or {}).get(DEFLATE)
             session = await make_session(

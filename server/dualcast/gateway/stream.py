@@ -26,7 +26,7 @@ from dualcast.transport.sse import HEADERS, SseSession
 
 from .authentication import AUTHENTICATES
 from .body import header
-from .connect import REFUSED, Delivery, Scope, admit, make_session, query
+from .connect import REFUSED, STALE_RETRY_S, Delivery, Scope, admit, is_final, make_session, query
 from .problems import MethodNotAllowed, send_problem
 from .sunset import Headers, browned_out, deprecation_headers
 from .visitors import note_fallback
@@ -48,6 +48,9 @@ def stream_route(delivery: Delivery) -> ASGIRouteHandler:
             request = await admit(delivery, scope, "sse")
             decision = request.decision
             headers = deprecation_headers(decision.deprecation, SOCKET_PATH)
+            if not decision.sse and not await is_final(delivery, request.principal, "sse"):
+                await send_away(scope, send, STALE_RETRY_S)
+                return
             if not decision.sse:
                 await send_empty(send, headers)  # 204: an `EventSource` stops for good
                 return

@@ -13,7 +13,7 @@ from msgspec import json
 from dualcast.dialects.legacy import Admission, Endpoint, Facts, Opening, Refusal
 from dualcast.gateway.authentication import client_address
 from dualcast.gateway.body import Scope, header
-from dualcast.gateway.connect import UNKNOWN_EPOCH, query
+from dualcast.gateway.connect import STALE_RETRY_S, UNKNOWN_EPOCH, is_final, query
 from dualcast.gateway.sunset import Headers, browned_out, deprecation_headers
 from dualcast.gateway.visitors import note_caller, note_fallback, visitor_of
 from dualcast.hub.encoding import Encoding
@@ -36,6 +36,7 @@ from dualcast.session.admission import ConnectionLimit, check_limits
 from dualcast.session.channel_state import AWAY
 from dualcast.session.session import FROM_NOW
 from dualcast.session.watching import watched
+from dualcast.tenancy.model import SigningKey
 from dualcast.transport.legacy import LegacySession, LegacySignals, LegacyState
 from dualcast.transport.legacy_told import Told
 
@@ -96,7 +97,13 @@ class Door:
         facts = self._facts(scope, address)
         found = await self._caller(scope, facts)
         principal = found.principal
-        stage = self._stage(principal)
+        try:
+            stage = self._stage(principal)
+        except StageRefuses as refused:
+            if not refused.wait_s and not await is_final(delivery, principal, self._kind):
+                raise StageRefuses(refused.headers, STALE_RETRY_S) from None
+            raise
+        keys = self._keys(principal.tenant)
         said = {name: (value,) for name, value in facts.query.items()}
         if endpoint.path in STAGED:
             note_caller(scope, principal)
@@ -125,9 +132,15 @@ class Door:
             await self._check_owner(principal, admission.owner_of)
         if delivery.services.revocations.is_revoked(principal):
             raise Refused(endpoint.bad)
+        if self._keys(principal.tenant) != keys:
+            raise BusUnavailable("the tenant's keys were changed just now", retry_after_s=1)
         session.settle()
         session.visitor = visitor_of(scope, said, resumed=bool(header(scope, b"last-event-id")))
         return session, found.subprotocol
+
+    def _keys(self, name: str) -> tuple[SigningKey, ...]:
+        tenant = self._legacy.delivery.tenants.current(name)
+        return tenant.keys if tenant is not None else ()
 
     def _facts(self, scope: Scope, address: str) -> Facts:
         facts = Facts(tenant=self._legacy.tenant, user="")
