@@ -138,7 +138,7 @@ async def test_the_token_is_in_no_log_line_repr_or_error(
 async def test_the_examples_of_the_readme_run(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     examples = re.findall("^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 2
+    assert len(examples) == 3
     token = node.token("backend", roles=["publisher"])
     for example in examples:
         names: dict[str, Any] = {}

@@ -16,6 +16,9 @@ import msgspec
 import pytest
 
 from dualcast.publishing.requests import NotificationRequest, PublishRequest
+from dualcast_client.admin import AsyncAdmin
+from dualcast_client.admin_sync import Admin
+from dualcast_client.inbox import AsyncInbox, Inbox
 from support.client_package import (
     FOLDER,
     bodies,
@@ -70,10 +73,15 @@ def public(kind: type) -> Iterator[tuple[str, Any]]:
             yield name, member
 
 
+NEEDED = {"httpx", "msgspec", "websockets"}
+TOLD_LATER = {"__init__", "subscribe", "inbox", "items", "tenants", "audit", "connections", "revocations"}
+"""Calls that give something to be iterated or entered."""
 TWINS = [
     *CLASSES.values(),
     (notifications.NotificationPublisher, notifications.SyncNotificationPublisher),
     (package.AsyncClient, package.Client),
+    (AsyncInbox, Inbox),
+    (AsyncAdmin, Admin),
 ]
 
 
@@ -84,7 +92,8 @@ def test_the_twin_for_threads_has_the_same_calls(twins: tuple[type, type]) -> No
     for name, member in first.items():
         other = second["close" if name == "aclose" else name]
         assert list(inspect.signature(member).parameters) == list(inspect.signature(other).parameters), name
-        assert inspect.iscoroutinefunction(member) == (name != "__init__"), name
+        later = name in TOLD_LATER and (name, twins[0]) != ("connections", package.AsyncClient)
+        assert inspect.iscoroutinefunction(member) != later, name
         assert not inspect.iscoroutinefunction(other), name
 
 
@@ -274,11 +283,11 @@ def test_a_token_no_header_may_hold_is_refused_and_not_told(token: str) -> None:
     assert not token or token not in str(caught.value)
 
 
-def test_the_package_needs_httpx_and_msgspec_only() -> None:
+def test_the_package_needs_three_others_only() -> None:
     project = tomllib.loads((FOLDER / "pyproject.toml").read_text())["project"]
-    assert {re.split(r"[<>=]", name)[0] for name in project["dependencies"]} == {"httpx", "msgspec"}
+    assert {re.split(r"[<>=]", name)[0] for name in project["dependencies"]} == NEEDED
     assert (FOLDER / "src/dualcast_client/py.typed").is_file()
     sources = "\n".join(path.read_text() for path in (FOLDER / "src/dualcast_client").glob("*.py"))
     assert not re.search(r"^\s*(from|import) dualcast\b", sources, re.MULTILINE)
     imported = set(re.findall(r"^(?:from|import) (\w+)", sources, re.MULTILINE)) - {"__future__"}
-    assert imported - set(__import__("sys").stdlib_module_names) == {"httpx", "msgspec"}
+    assert imported - set(__import__("sys").stdlib_module_names) == NEEDED

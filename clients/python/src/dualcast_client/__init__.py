@@ -1,7 +1,8 @@
-"""What a Python backend says to dualcast: notifications, rooms, topics, conversations, progress, tasks.
+"""dualcast for Python: publish, subscribe, read inboxes, administer.
 
-`AsyncClient` and `Client` speak the native REST interface; `rooms`, `topics`, `conversations`, `progress` and
-`notifications` have the calls that backends of the older contracts make, under their names.
+`AsyncClient` and `Client` speak the native REST interface, and with `subscribe` its streams and sockets;
+`rooms`, `topics`, `conversations`, `progress` and `notifications` have the calls that backends of the older
+contracts make, under their names.
 """
 
 from .bodies import (
@@ -18,10 +19,37 @@ from .bodies import (
 )
 from .client import AsyncClient
 from .conversations import create_broadcasting_service, create_sync_broadcasting_service
+from .cursors import CursorStore, FileCursorStore, MemoryCursorStore
 from .default import close_default, configure
 from .errors import DualcastError
+from .events import (
+    BusStatus,
+    ChannelState,
+    Disconnected,
+    Event,
+    Gap,
+    GapError,
+    MoveAsked,
+    Published,
+    StageChanged,
+    Unsubscribed,
+    Welcome,
+)
 from .flow import Retries
+from .history import HistoryPage
+from .inbox_calls import Counts, InboxItem, InboxPage, Marked
+from .reconnect import Reconnects
+from .stream import Stream
 from .sync import Client
+from .sync_stream import SyncStream
+from .tenant_shapes import (
+    Brownout,
+    Cohort,
+    NewKey,
+    SettingsChange,
+    StageRecord,
+    TenantSettings,
+)
 from .topics import ws_manager
 
 __all__ = [
@@ -29,16 +57,44 @@ __all__ = [
     "Audience",
     "BatchRegistration",
     "Broadcast",
+    "Brownout",
+    "BusStatus",
+    "ChannelState",
     "Client",
+    "Cohort",
+    "Counts",
+    "CursorStore",
+    "Disconnected",
     "DualcastError",
+    "Event",
+    "FileCursorStore",
+    "Gap",
+    "GapError",
     "Grant",
+    "HistoryPage",
+    "InboxItem",
+    "InboxPage",
+    "Marked",
+    "MemoryCursorStore",
     "Message",
+    "MoveAsked",
+    "NewKey",
     "Notification",
     "Publication",
+    "Published",
+    "Reconnects",
     "Retries",
+    "SettingsChange",
+    "StageChanged",
+    "StageRecord",
+    "Stream",
+    "SyncStream",
     "Target",
     "TaskRegistration",
     "TaskReport",
+    "TenantSettings",
+    "Unsubscribed",
+    "Welcome",
     "close_default",
     "configure",
     "create_broadcasting_service",

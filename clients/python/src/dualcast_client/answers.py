@@ -178,6 +178,9 @@ class Connection(Struct, frozen=True, kw_only=True):
     instance: str = ""
     """What the client calls it."""
     node: str = ""
+    token_id: str = ""
+    channels: tuple[str, ...] = ()
+    """Empty where another node than the one asked holds it."""
 
 
 class ConnectionPage(Struct, frozen=True):

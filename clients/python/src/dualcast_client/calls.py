@@ -105,7 +105,7 @@ def register_batch(ident: str, registration: bodies.BatchRegistration) -> Call[a
 
 
 def task_batch(ident: str, after: str = "") -> Call[answers.BatchPage]:
-    return Call("GET", "/v1/batches/" + segment(ident), _batch_page, query=_given(after=after))
+    return Call("GET", "/v1/batches/" + segment(ident), _batch_page, query=given(after=after))
 
 
 Report = TypeVar("Report", bodies.TaskReport, bodies.TaskRegistration)
@@ -175,9 +175,7 @@ def user_presence(user: str) -> Call[answers.UserPresence]:
 
 
 def presence(channel: str = "", after: str = "", limit: int = 100) -> Call[answers.PresencePage]:
-    return Call(
-        "GET", "/v1/presence", _presence_page, query=_given(channel=channel, after=after, limit=limit)
-    )
+    return Call("GET", "/v1/presence", _presence_page, query=given(channel=channel, after=after, limit=limit))
 
 
 def devices(user: str) -> Call[list[answers.Device]]:
@@ -186,7 +184,7 @@ def devices(user: str) -> Call[list[answers.Device]]:
 
 
 def connections(user: str = "", after: str = "", limit: int = 100) -> Call[answers.ConnectionPage]:
-    return Call("GET", "/v1/connections", _connections, query=_given(user=user, after=after, limit=limit))
+    return Call("GET", "/v1/connections", _connections, query=given(user=user, after=after, limit=limit))
 
 
 def nothing(body: bytes) -> None:
@@ -197,5 +195,6 @@ def _in(conversation: str, rest: str) -> str:
     return "/v1/conversations/" + segment(conversation) + rest
 
 
-def _given(**query: str | int) -> dict[str, str | int]:
+def given(**query: str | int) -> dict[str, str | int]:
+    """Query parameters, without empty ones."""
     return cast(dict[str, str | int], {name: value for name, value in query.items() if value != ""})

@@ -1,4 +1,4 @@
-"""`AsyncClient`: everything a backend can say to dualcast, over one pool of HTTP connections, for asyncio.
+"""`AsyncClient`: everything a program can say to dualcast, over one pool of HTTP connections, for asyncio.
 
 Every publication carries an id of its own that stays the same over all repetitions, so it is published once,
 whichever answers are lost. All calls raise DualcastError.
@@ -10,13 +10,18 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
 from . import answers, bodies, calls, flows
+from .admin import AsyncAdmin
 from .common import Common, checked_token, failed, request_of
 from .flow import Answer, Ask, Call, Flow, Retries, Send, Sleep, Step, perform
+from .history import HistoryPage, history
+from .inbox import AsyncInbox
+from .stream import Stream
+from .wanted import Backend, Options, wanted
 
 T = TypeVar("T")
 
@@ -72,6 +77,30 @@ class AsyncClient(Common):
     async def publish(self, publication: bodies.Publication) -> answers.Receipt:
         """An event of any type to any channels."""
         return await self.call(calls.publish(publication))
+
+    # ── subscribing ──
+
+    def subscribe(self, channels: Iterable[str] = (), **options: Unpack[Options]) -> Stream:
+        """What is published on `channels`, to the token's user and to all, over every break:
+        `async with client.subscribe(["topic:a"]) as stream: async for publication in stream: …`. The options
+        are those of `wanted.wanted`. A stream lives as long as its `async with`, not as its client.
+        """
+        return Stream(Backend(self.base_url, self.policy, self.run), wanted(channels, **options))
+
+    async def history(self, channel: str, after: str = "", limit: int = 100) -> HistoryPage:
+        """What was published on a channel, oldest first."""
+        return await self.call(history(channel, after, limit))
+
+    # ── inbox and administration ──
+
+    def inbox(self, user: str) -> AsyncInbox:
+        """What is stored for a user."""
+        return AsyncInbox(self.call, user)
+
+    @property
+    def admin(self) -> AsyncAdmin:
+        """Tenants, migration, grants, connections, revocations."""
+        return AsyncAdmin(self.call)
 
     # ── tasks ──
 

@@ -41,7 +41,7 @@ class Common:
 
 
 def request_of(step: Send) -> dict[str, Any]:
-    headers = {"Authorization": "Bearer " + step.token}
+    headers = {**step.headers, "Authorization": "Bearer " + step.token}
     if step.body is not None:
         headers["Content-Type"] = "application/json"
     return {"content": step.body, "params": dict(step.query) or None, "headers": headers}

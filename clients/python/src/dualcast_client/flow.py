@@ -12,7 +12,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -63,8 +63,9 @@ class Send:
     method: str
     path: str
     body: bytes | None
-    query: Mapping[str, str | int]
+    query: Mapping[str, str | int | Sequence[str]]
     token: str = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +109,10 @@ class Call(Generic[T]):
     path: str
     decode: Callable[[bytes], T]
     body: bytes | None = None
-    query: Mapping[str, str | int] = field(default_factory=dict)
+    query: Mapping[str, str | int | Sequence[str]] = field(default_factory=dict)
     repeatable: bool = True
     """The server takes it twice for once. Else it is sent again only when it surely was not acted on."""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def perform(policy: Policy, call: Call[T]) -> Flow[T]:
     renewed = False
     while True:
         try:
-            answer = yield Send(call.method, call.path, call.body, call.query, token)
+            answer = yield Send(call.method, call.path, call.body, call.query, token, call.headers)
         except LOST as error:
             failure = _lost(error)
             if not (call.repeatable or isinstance(error, SURELY_NOT_SENT)):

@@ -6,13 +6,18 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
 from . import answers, bodies, calls, flows
+from .admin_sync import Admin
 from .common import Common, checked_token, failed, request_of
 from .flow import Answer, Ask, Call, Flow, Retries, Send, Sleep, Step, perform
+from .history import HistoryPage, history
+from .inbox import Inbox
+from .sync_stream import SyncStream
+from .wanted import Options, wanted
 
 T = TypeVar("T")
 
@@ -63,6 +68,30 @@ class Client(Common):
     def publish(self, publication: bodies.Publication) -> answers.Receipt:
         """An event of any type to any channels."""
         return self.call(calls.publish(publication))
+
+    # ── subscribing ──
+
+    def subscribe(self, channels: Iterable[str] = (), **options: Unpack[Options]) -> SyncStream:
+        """What is published on `channels`, to the token's user and to all, over every break:
+        `with client.subscribe(["topic:a"]) as stream: for publication in stream: …`. The options are those of
+        `wanted.wanted`. A stream lives as long as its `with`, not as its client.
+        """
+        return SyncStream(self.base_url, self.policy, self.run, wanted(channels, **options))
+
+    def history(self, channel: str, after: str = "", limit: int = 100) -> HistoryPage:
+        """What was published on a channel, oldest first."""
+        return self.call(history(channel, after, limit))
+
+    # ── inbox and administration ──
+
+    def inbox(self, user: str) -> Inbox:
+        """What is stored for a user."""
+        return Inbox(self.call, user)
+
+    @property
+    def admin(self) -> Admin:
+        """Tenants, migration, grants, connections, revocations."""
+        return Admin(self.call)
 
     # ── tasks ──
 

@@ -1,0 +1,205 @@
+"""`Admin`: tenants, migration, grants, connections and revocations, for threads.
+
+Tenants are for operators; a tenant's own admins read theirs, and change its migration. Grants need the role
+publisher, the rest admin. All calls raise DualcastError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from msgspec.structs import replace
+
+from . import admin_calls as calls
+from . import inbox_calls
+from .answers import Connection
+from .flow import Call
+from .paging import each_sync
+from .tenant_shapes import (
+    AuditEntry,
+    Census,
+    Closing,
+    GrantView,
+    Migration,
+    NewKey,
+    Parity,
+    Readiness,
+    Revocation,
+    SettingsChange,
+    StageName,
+    StageRecord,
+    Tenant,
+)
+
+T = TypeVar("T")
+
+
+class Admin:
+    """Made by `Client.admin`. `expected`: only if the tenant still has this version; None: whatever
+    it has."""
+
+    def __init__(self, call: Callable[[Call[Any]], Any]) -> None:
+        self._call = call
+
+    def __repr__(self) -> str:
+        return "Admin()"
+
+    # ── tenants ──
+
+    def make_tenant(
+        self,
+        ident: str,
+        *,
+        settings: SettingsChange | None = None,
+        keys: Sequence[NewKey] = (),
+        stage: StageName | None = None,
+        why: str = "",
+    ) -> Tenant:
+        """Its users can connect at once. Raises `tenant-exists`."""
+        return self._do(calls.make_tenant(ident, settings, keys, stage, why))
+
+    def tenants(self) -> Iterator[Tenant]:
+        """All tenants by id."""
+        return each_sync(self._call, calls.tenants, lambda page: page.tenants)
+
+    def tenant(self, ident: str) -> Tenant:
+        """One tenant, without its secrets."""
+        return self._do(calls.tenant(ident))
+
+    def change_tenant(self, ident: str, settings: SettingsChange, expected: int | None = None) -> Tenant:
+        """Settings and quotas; they hold at once, for what is connected as well."""
+        return self._do(calls.change_tenant(ident, settings, expected))
+
+    def add_key(self, ident: str, key: NewKey, expected: int | None = None) -> Tenant:
+        """Tokens it has signed are good from now on."""
+        return self._do(calls.add_key(ident, key, expected))
+
+    def remove_key(
+        self, ident: str, kid: str = "", *, position: int | None = None, expected: int | None = None
+    ) -> Tenant:
+        """By its `kid`, or by its place (which needs `expected`). Connections that came with one of its
+        tokens are closed."""
+        return self._do(calls.remove_key(ident, kid, position, expected))
+
+    # ── migration ──
+
+    def migration(self, tenant: str) -> Migration:
+        """Stage, cohort and schedule, and the change that led there."""
+        return self._do(calls.migration(tenant))
+
+    def change_migration(
+        self,
+        tenant: str,
+        record: StageRecord,
+        why: str,
+        *,
+        expected: int | None = None,
+        force: bool = False,
+    ) -> Migration:
+        """Replaces the record. Raises `version-conflict`, `illegal-stage-move`, `guard-hold`,
+        `sunset-passed`."""
+        return self._do(calls.change_migration(tenant, record, why, expected, force))
+
+    def set_stage(self, tenant: str, stage: StageName, why: str, *, force: bool = False) -> Migration:
+        """The stage alone; the rest of the record stays. Raises `version-conflict` when somebody else changes
+        it at the same moment."""
+        found = self.migration(tenant)
+        record = replace(found.record, stage=stage)
+        return self.change_migration(tenant, record, why, expected=found.version, force=force)
+
+    def roll_back(
+        self, tenant: str, why: str, *, expected: int | None = None, force: bool = False
+    ) -> Migration:
+        """Back to the record before the last change; twice is where it began."""
+        return self._do(calls.roll_back(tenant, why, expected, force))
+
+    def audit(self, tenant: str) -> Iterator[AuditEntry]:
+        """Who changed what, the newest first."""
+        return each_sync(
+            self._call, lambda before: calls.audit(tenant, before, 100), lambda page: page.entries, 0
+        )
+
+    def census(self, tenant: str, transport: str = "", limit: int = 200) -> Census:
+        """Who connects how. `transport`: `sse`, `ws`, or both."""
+        return self._do(calls.census(tenant, transport, limit))
+
+    def readiness(self, tenant: str) -> Readiness:
+        """May the tenant go on to its next stage, and why not."""
+        return self._do(calls.readiness(tenant))
+
+    def parity(self, tenant: str, before: int = 0, limit: int = 50) -> Parity:
+        """How the two transports compare, and a page of what did not match."""
+        return self._do(calls.parity(tenant, before, limit))
+
+    # ── grants ──
+
+    def grant(self, channel: str) -> GrantView:
+        """Who may subscribe to a channel beside those whose token says so."""
+        return self._do(calls.grant(channel))
+
+    def set_grant(
+        self, channel: str, members: Iterable[str] = (), owner: str = "", version: int | None = None
+    ) -> GrantView:
+        """The whole grant. `version`: only when it still has this (0: none is stored)."""
+        return self._do(calls.set_grant(channel, owner, members, version))
+
+    def change_grant(
+        self, channel: str, add: Iterable[str] = (), remove: Iterable[str] = (), owner: str = ""
+    ) -> GrantView:
+        """Adds, then removes; the others stay."""
+        return self._do(calls.change_grant(channel, add, remove, owner))
+
+    def delete_grant(self, channel: str) -> None:
+        """Nobody is granted the channel any more; it is taken from live connections."""
+        self._do(calls.delete_grant(channel))
+
+    # ── connections, revocations, notifications to all ──
+
+    def connections(self, user: str = "") -> Iterator[Connection]:
+        """Live connections on all nodes, of one user or of everybody."""
+        return each_sync(
+            self._call, lambda after: calls.connections(user, after, 1000), lambda page: page.connections
+        )
+
+    def connection(self, ident: str) -> Connection:
+        """One live connection. Raises `unknown-connection`."""
+        return self._do(calls.connection(ident))
+
+    def close_connection(self, ident: str) -> Closing:
+        """Closes it for good, wherever it is."""
+        return self._do(calls.close_connection(ident))
+
+    def close_connections(self, *, user: str = "", token_id: str = "", revoke: bool = True) -> Closing:
+        """Of a user or a token; without `revoke` they just come back."""
+        return self._do(calls.close_connections(user, token_id, revoke))
+
+    def revoke(
+        self,
+        *,
+        user: str = "",
+        token_id: str = "",
+        expires_at: int | None = None,
+        issued_before: int | None = None,
+    ) -> Closing:
+        """One token (`jti`), or every token of a user issued until now or before `issued_before`. Times are
+        Unix seconds; `expires_at`: of the token."""
+        return self._do(calls.revoke(user, token_id, expires_at, issued_before))
+
+    def revocations(self, kind: calls.RevocationKind = "token") -> Iterator[Revocation]:
+        """Revoked tokens, or users."""
+        return each_sync(
+            self._call, lambda after: calls.revocations(kind, after), lambda page: page.revocations
+        )
+
+    def take_back(self, *, user: str = "", token_id: str = "") -> None:
+        """The token, or the user's older tokens, are good again."""
+        self._do(calls.take_back(user, token_id))
+
+    def withdraw(self, notification: str) -> None:
+        """Takes a notification to the whole tenant out of every inbox. Raises `unknown-notification`."""
+        self._do(inbox_calls.withdraw(notification))
+
+    def _do(self, call: Call[T]) -> T:
+        found: T = self._call(call)
+        return found

@@ -1,0 +1,103 @@
+"""Where a subscription's position is kept, so that a program that starts again goes on where it was."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import tempfile
+import time
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import Protocol
+
+MAX_CURSOR = 256
+SAVE_EVERY_S = 1.0
+
+
+class CursorStore(Protocol):
+    """Keeps one cursor: of one tenant, user and set of channels. Plain or awaitable; what it raises ends the
+    step of the subscription that needed it."""
+
+    def load(self) -> str | Awaitable[str | None] | None:
+        """The cursor kept last; None or "": there is none, begin with what comes from now on."""
+
+    def save(self, cursor: str) -> Awaitable[None] | None:
+        """Keeps it. Called at most once a second, and at the end."""
+
+
+class MemoryCursorStore:
+    """Lives as long as the object: for a subscription that is made anew in one process."""
+
+    def __init__(self, cursor: str = "") -> None:
+        self.cursor = cursor
+
+    def load(self) -> str:
+        return self.cursor
+
+    def save(self, cursor: str) -> None:
+        self.cursor = cursor
+
+
+class FileCursorStore:
+    """A small file, replaced as a whole: a crash leaves the old cursor or the new one. One per
+    subscription."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def load(self) -> str | None:
+        try:
+            text = self.path.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+        return text if len(text) <= MAX_CURSOR else None
+
+    def save(self, cursor: str) -> None:
+        descriptor, name = tempfile.mkstemp(prefix=self.path.name + ".", dir=self.path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(cursor + "\n")
+            Path(name).replace(self.path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+            raise
+
+
+class Position:
+    """Where a subscription is for its program: behind what was `given` last, and what of that is `done`,
+    which is kept in the store now and then."""
+
+    def __init__(self, store: CursorStore | None) -> None:
+        self._store = store
+        self.given = ""
+        self.done = ""
+        self._saved = ""
+        self._saved_at = 0.0
+
+    async def load(self, cursor: str) -> str:
+        """Where to begin: at `cursor`, else at what was kept; "": now."""
+        if not cursor and self._store is not None:
+            kept = self._store.load()
+            cursor = (await kept if inspect.isawaitable(kept) else kept) or ""
+            self._saved = cursor
+        self.given = self.done = cursor
+        return cursor
+
+    def due_s(self, now: float) -> float | None:
+        """Seconds until something is to be saved; None: nothing is."""
+        if self._store is None or self.done == self._saved:
+            return None
+        return max(0.0, self._saved_at + SAVE_EVERY_S - now)
+
+    async def save(self, *, now: bool = False) -> None:
+        """Saves when it is due, or at once."""
+        due_s = self.due_s(time.monotonic())
+        if self._store is None or due_s is None or (due_s > 0 and not now):
+            return
+        cursor, self._saved_at = self.done, time.monotonic()
+        saved = self._store.save(cursor)
+        if inspect.isawaitable(saved):
+            await saved
+        self._saved = cursor

@@ -1,0 +1,363 @@
+"""A subscription over connections a test has scripted: what it gives, asks for and keeps, whatever breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dualcast_client
+from dualcast_client.connections import Broken, Connection, Received
+from dualcast_client.cursors import CursorStore
+from dualcast_client.errors import DualcastError
+from dualcast_client.events import (
+    AuthExpiring,
+    BusStatus,
+    Bye,
+    ChannelState,
+    CommandFailed,
+    Frame,
+    Gap,
+    GapError,
+    Positioned,
+    Published,
+    Unsubscribed,
+    Welcome,
+)
+from dualcast_client.flow import Policy, Retries
+from dualcast_client.history import HistoryEntry, HistoryPage
+from dualcast_client.reconnect import Ended, Happening, Line, Reconnects, Refused, Unreached
+from dualcast_client.stream import Stream
+from dualcast_client.wanted import Backend, Wanted, wanted
+
+pytestmark = pytest.mark.anyio
+AT_ONCE = Reconnects(base_s=0, cap_s=0)
+Step = Frame | Happening
+HELLO = Welcome(connection="c", tenant="t", user="u", stage="fallback", channels=("all",), heartbeat_s=25)
+
+
+def note(n: int) -> Published:
+    return Published(channel="all", id=f"i{n}", event="n", time="t", data=n, cursor=f"e-{n}")
+
+
+class Scripted(Connection):
+    """Gives what it was told to; at the end of that it says nothing."""
+
+    def __init__(self, server: Server, transport: Any, steps: Sequence[Step]) -> None:
+        super().__init__()
+        self.transport = transport
+        self.steps = deque(steps)
+        self.server = server
+        self.sent: list[str] = []
+        server.open += 1
+        server.most = max(server.most, server.open)
+
+    async def receive(self, wait_s: float) -> Received | None:
+        await asyncio.sleep(0)
+        if not self.steps:
+            await asyncio.sleep(wait_s)
+            return None
+        step = self.steps.popleft()
+        if isinstance(step, Frame):
+            return Received(step, getattr(step, "cursor", None))
+        raise Broken(step)
+
+    async def send(self, text: str) -> None:
+        self.sent.append(text)
+
+    async def close(self) -> None:
+        await asyncio.sleep(0)
+        if self.server is not None:
+            self.server.open -= 1
+
+
+class Server(Backend):
+    """Each connect takes the next script; a script that begins with a Happening does not open."""
+
+    def __init__(self, *scripts: Sequence[Step], renewable: bool = True) -> None:
+        super().__init__("http://127.0.0.1:9", Policy(Retries(), renewable), self._flow)
+        self.scripts = deque(scripts)
+        self.open = self.most = 0
+        self.connections: list[Scripted] = []
+        self.asked: list[tuple[str, str, str, tuple[str, ...]]] = []
+        self.tokens = 0
+        self.refused: list[str] = []
+        self.failing: list[Exception] = []
+        self.pages: list[HistoryPage] = []
+
+    async def _flow(self, flow: Any) -> Any:
+        raise AssertionError("everything is answered here")
+
+    async def token(self, refused: str) -> str:
+        self.refused.append(refused)
+        if self.failing:
+            raise self.failing.pop(0)
+        self.tokens += refused == f"token-{self.tokens}"
+        return f"token-{self.tokens}"
+
+    async def call(self, call: Any) -> Any:
+        if not self.pages:
+            raise DualcastError("bus-unavailable", 503)
+        return self.pages.pop(0)
+
+    def streaming(self, timeout_s: float) -> httpx.AsyncClient:
+        return httpx.AsyncClient()
+
+    async def connect(
+        self, wanted: Wanted, line: Line, token: str, http: httpx.AsyncClient | None
+    ) -> Connection:
+        self.asked.append((line.transport, line.cursor, token, wanted.channels))
+        script = self.scripts.popleft() if self.scripts else [HELLO]
+        if not isinstance(script[0], Frame):
+            raise Broken(script[0])
+        self.connections.append(Scripted(self, line.transport, script))
+        return self.connections[-1]
+
+
+def stream_of(server: Server, channels: Sequence[str] = (), **options: Any) -> Stream:
+    return Stream(server, wanted(channels, reconnects=AT_ONCE, **options))
+
+
+async def data(stream: Stream, until: int) -> list[int]:
+    found = []
+    async with asyncio.timeout(10):
+        async for publication in stream:
+            found.append(publication.data)
+            if found[-1] == until:
+                break
+    return found
+
+
+async def test_what_comes_twice_is_given_once_and_the_newest_position_goes_along() -> None:
+    server = Server(
+        [HELLO, note(1), note(2), Positioned(cursor="e-5"), Ended(1006)],
+        [Unreached()],
+        [Refused(502)],
+        [HELLO, note(2), note(6), BusStatus(bus="ok", cursor="e-7"), Ended(4200)],
+        [HELLO, note(1), note(6), note(8)],
+    )
+    async with stream_of(server, transport="websocket") as stream:
+        assert await data(stream, 8) == [1, 2, 6, 8]
+        assert stream.cursor == "e-8"
+    assert [cursor for _, cursor, _, _ in server.asked] == ["", "e-5", "e-5", "e-5", "e-7"]
+    assert (server.open, server.most) == (0, 1)
+
+
+async def test_a_token_service_that_is_away_is_asked_again_and_a_mistake_is_not_hidden() -> None:
+    server = Server([HELLO, Ended(4201)], [HELLO, note(1)])
+    server.failing = [OSError("away"), httpx.ConnectError("away"), DualcastError("unreachable")]
+    async with stream_of(server) as stream:
+        server.failing = [TimeoutError()]
+        assert await data(stream, 1) == [1]
+    assert [token for _, _, token, _ in server.asked] == ["token-0", "token-1"]
+    assert server.refused == ["", "", "", "", "token-0", "token-0"]
+    server = Server()
+    server.failing = [KeyError("a mistake")]
+    with pytest.raises(KeyError):
+        async with stream_of(server):
+            pass
+
+
+async def test_a_socket_is_given_another_token_and_a_stream_begins_anew() -> None:
+    expiring = AuthExpiring(expires_at=1)
+    server = Server([HELLO, expiring, CommandFailed(code="unauthorized", ref="authenticate"), note(1)])
+    async with stream_of(server) as stream:
+        assert await data(stream, 1) == [1]
+    assert server.connections[0].sent == ['{"type":"authenticate","ref":"authenticate","token":"token-1"}']
+    server = Server([HELLO, expiring, note(1), Bye(code=4201, retry_ms=0), Ended()], [HELLO, note(2)])
+    async with stream_of(server, transport="sse") as stream:
+        assert await data(stream, 2) == [1, 2]
+    assert server.connections[0].sent == []
+    assert [token for _, _, token, _ in server.asked] == ["token-0", "token-1"]
+    server = Server([HELLO, expiring, note(1)], renewable=False)
+    async with stream_of(server) as stream:
+        assert await data(stream, 1) == [1]
+    assert server.refused == [""]
+
+
+async def test_a_channel_that_was_withdrawn_is_not_asked_for_again() -> None:
+    gone = Unsubscribed(channels=("topic:a",))
+    server = Server([HELLO, gone, Ended(1006)], [HELLO, note(1)])
+    async with stream_of(server, ["topic:a", "topic:b"]) as stream:
+        assert await data(stream, 1) == [1]
+    assert [channels for *_, channels in server.asked] == [("topic:a", "topic:b"), ("topic:b",)]
+
+
+def history(*numbers: int) -> HistoryPage:
+    entries = [HistoryEntry(cursor=f"e-{n}", id=f"i{n}", event="n", time="t", data=n) for n in numbers]
+    return HistoryPage(channel="all", publications=entries, gaps=[], next="e-9", more=False)
+
+
+LATE = Gap(channel="all", reason="late", after="e-1", oldest="e-4", cursor="e-5")
+
+
+@pytest.mark.parametrize("on_gap", ["raise", "event"])
+async def test_a_gap_that_history_fills_is_no_error(on_gap: Any) -> None:
+    server = Server([HELLO, note(1), note(5), LATE, note(6)])
+    server.pages = [history(2, 3, 5)]
+    async with stream_of(server, backfill=True, on_gap=on_gap) as stream:
+        assert await data(stream, 6) == [1, 5, 2, 3, 6]
+    server = Server([HELLO, note(1), LATE, note(6)])
+    async with stream_of(server, backfill=True) as stream:
+        assert await data(stream, 1) == [1]
+        with pytest.raises(GapError) as caught:  # history could not be read
+            await data(stream, 6)
+        assert caught.value.gap == LATE
+        assert stream.cursor == "e-5"
+        assert await data(stream, 6) == [6]
+
+
+async def test_signals_are_given_to_whoever_wants_all() -> None:
+    state = ChannelState(channel="task:t", status="none")
+    server = Server([HELLO, state, Ended(1006)], [HELLO, note(1)])
+    names = []
+    async with stream_of(server) as stream:
+        async for event in stream.events():
+            names.append(type(event).__name__)
+            if isinstance(event, Published):
+                break
+    assert names == ["Welcome", "ChannelState", "Disconnected", "Welcome", "Published"]
+
+
+async def test_one_who_waits_for_short_times_gets_there() -> None:
+    class Slow(Server):
+        async def connect(self, *how: Any) -> Connection:
+            await asyncio.sleep(0.05)
+            return await super().connect(*how)
+
+    before = asyncio.all_tasks()
+    server = Slow([HELLO, note(1), Ended(1006)], [HELLO, note(2)])
+    async with stream_of(server) as stream:
+        found: list[int] = []
+        async with asyncio.timeout(10):
+            while found != [1, 2]:
+                try:
+                    async with asyncio.timeout(0.005):
+                        found.append((await anext(stream)).data)
+                except TimeoutError:
+                    pass
+    assert len(server.asked) == 2 and (server.open, server.most) == (0, 1)
+    server = Slow([HELLO, Ended(1006)])
+    async with stream_of(server) as stream:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await anext(stream)
+    assert server.open == 0
+    assert asyncio.all_tasks() == before, "what was begun ends with the stream"
+
+
+class Store:
+    """A store that is awaited."""
+
+    def __init__(self) -> None:
+        self.saved: list[str] = []
+
+    async def load(self) -> str | None:
+        return self.saved[-1] if self.saved else None
+
+    async def save(self, cursor: str) -> None:
+        await asyncio.sleep(0)
+        self.saved.append(cursor)
+
+
+async def test_a_position_is_kept_when_the_program_has_dealt_with_it() -> None:
+    store: CursorStore = Store()
+    assert isinstance(store, Store)
+    async with stream_of(Server([HELLO, *map(note, range(1, 200))]), store=store) as stream:
+        assert await data(stream, 150) == list(range(1, 151))
+    assert store.saved[-1] == "e-150" and len(store.saved) < 5
+    server = Server([HELLO, note(151), note(152)])
+    with pytest.raises(ZeroDivisionError):
+        async with stream_of(server, store=store) as stream:
+            async for publication in stream:
+                publication.data // (152 - publication.data)
+    assert server.asked[0][1] == "e-150" and store.saved[-1] == "e-151"
+
+
+async def test_one_who_is_stopped_is_told_why_each_time() -> None:
+    server = Server([HELLO, note(1), Ended(4004, "revoked")])
+    async with stream_of(server) as stream:
+        assert await data(stream, 1) == [1]
+        for _ in range(2):
+            with pytest.raises(DualcastError, match="revoked"):
+                await stream.next_event()
+        assert stream.transport == ""
+    assert server.open == 0
+
+
+async def test_it_is_entered_once_and_before_it_is_read() -> None:
+    stream = stream_of(Server())
+    with pytest.raises(RuntimeError, match="enter"):
+        await anext(stream)
+    async with stream:
+        with pytest.raises(RuntimeError, match="once"):
+            await stream.__aenter__()
+    await stream.aclose()
+    assert await stream.next_event() is None
+    await stream_of(Server()).aclose()
+    never = dualcast_client.Client("http://127.0.0.1:9", "t").subscribe(["topic:a"])
+    assert repr(never) == "SyncStream(topic:a)" and (never.cursor, never.transport) == ("", "")
+    never.close()
+
+
+endings: Any = st.sampled_from(
+    [Ended(1006), Ended(), Ended(4200), Ended(4202), Ended(4100), Ended(4201), Ended(4010), Ended(4103)]
+)
+refusals: Any = st.sampled_from([Unreached(), Refused(502), Refused(0), Refused(503), Refused(204)])
+
+
+@st.composite
+def breaks(draw: Callable[[Any], Any]) -> list[list[Step]]:
+    """Connections over which the notes 1 to 30 come, from a position that is at most the one asked for."""
+    scripts: list[list[Step]] = []
+    for _ in range(draw(st.integers(0, 8))):
+        if draw(st.booleans()):
+            scripts.append([draw(refusals)])
+        else:
+            first, count = draw(st.integers(0, 3)), draw(st.integers(0, 8))
+            scripts.append([HELLO, Positioned(), *[Positioned()] * first, *[Positioned()] * count])
+            scripts[-1].append(draw(endings))
+    return scripts
+
+
+class Log(Server):
+    """A server with a log of 30 notes: it begins a little before the position it is asked for."""
+
+    def __init__(self, scripts: list[list[Step]]) -> None:
+        super().__init__(*scripts)
+
+    async def connect(
+        self, wanted: Wanted, line: Line, token: str, http: httpx.AsyncClient | None
+    ) -> Connection:
+        after = int(line.cursor.partition("-")[2] or 0)
+        script = list(self.scripts[0]) if self.scripts else [HELLO]
+        if isinstance(script[0], Frame):
+            before = max(0, after - sum(isinstance(one, Positioned) for one in script[:3]))
+            end = [] if not self.scripts else [script[-1]]
+            count = 30 if not self.scripts else len(script)
+            notes = [note(n) for n in range(before + 1, min(30, before + count) + 1)]
+            if self.scripts:
+                self.scripts[0] = [HELLO, *notes, *end]
+            else:
+                self.scripts.append([HELLO, *notes])
+        return await super().connect(wanted, line, token, http)
+
+
+@settings(max_examples=60, deadline=None)
+@given(breaks())
+def test_whatever_breaks_everything_comes_once_in_order_over_one_connection_at_a_time(
+    scripts: list[list[Step]],
+) -> None:
+    async def run() -> None:
+        server = Log(scripts)
+        async with stream_of(server) as stream:
+            assert await data(stream, 30) == list(range(1, 31))
+        assert (server.open, server.most) == (0, 1)
+
+    asyncio.run(run())
