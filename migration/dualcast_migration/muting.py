@@ -38,7 +38,8 @@ class SocketFacts(Struct, frozen=True, array_like=True):
     roles: frozenset[str]
     device: str
     stands_for: frozenset[str]
-    """Connection ids of streams whose publications by connection id it is due as well."""
+    """Connection ids of streams whose publications by connection id it is due as well, and beside which it
+    has given a receipt."""
 
 
 class StreamFacts(Struct, frozen=True):

@@ -44,6 +44,7 @@ class Caller:
     def __init__(self, rig: Rig, name: str) -> None:
         self._rig, self._name, self._incarnation = rig, name, 0
         self.new, self.ack = True, 0
+        self.anew = False
 
     async def tell(self, *rows: tuple[str, Row], gone: tuple[tuple[str, str], ...] = ()) -> Answer:
         told = Told(
@@ -51,6 +52,7 @@ class Caller:
             new=self.new,
             lease_ms=self._rig.lease_ms,
             ack=self.ack,
+            anew=self.anew,
             rows=rows,
             gone=gone,
         )
@@ -212,6 +214,29 @@ async def test_an_instance_has_at_most_64_rows(rig: Rig) -> None:
     await a.tell(*((rig.key(), stream(f"s{number}")) for number in range(70)))
     answer = await b.tell((rig.key(), socket("w1")))
     assert answer.news == [], "it is not told, so it mutes nobody"
+
+
+async def test_a_row_of_another_version_is_not_there(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    if isinstance(rig.store, MemoryPairs):
+        pytest.skip("rows are text in Redis only")
+    a, b = rig.node("a"), rig.node("b")
+    await a.tell((rig.key(), stream("s1")))
+    monkeypatch.setattr("dualcast.pairing.redis._row", lambda _: b'["w1",{}]')
+    await b.tell((rig.key(), socket("w1")), (rig.key(), stream("s2")))
+    assert await a.heard(rig.key()) == [stream("s2")]
+
+
+async def test_what_is_told_anew_is_answered_anew(rig: Rig) -> None:
+    """A node that forgot the others: to the store nothing has changed."""
+    a, b = rig.node("a"), rig.node("b")
+    await a.tell((rig.key(), stream("s1")))
+    await b.tell((rig.key(), socket("w1")))
+    assert await a.heard(rig.key()) == [socket("w1")]
+    await a.tell((rig.key(), stream("s1")))
+    assert await a.heard(rig.key()) is None
+    a.anew = True
+    answer = await a.tell((rig.key(), stream("s1")))
+    assert [list(rows) for _, rows in answer.news] == [[socket("w1")]]
 
 
 async def test_rows_from_before_a_restart_are_not_believed() -> None:

@@ -183,6 +183,8 @@ async def test_a_node_is_killed_with_the_socket_and_then_the_one_with_the_stream
                 assert await until(ws, 1) == [1]
                 far.kill()
                 await publish(near, 2)
+                await near.until_metric(muted, lambda value: value == 0)
+                # Its lease is over, which takes as long as one read of the client waits.
                 found = await until(sse, 2)
                 assert found in ([1, 2], [2]), "1 is repeated unless it was confirmed"
             await far.start()

@@ -310,16 +310,15 @@ async def test_a_tenant_made_at_runtime_works_at_once_and_a_removed_key_does_not
 
 
 async def test_the_connection_quota_holds_at_once() -> None:
-    async with running_node("memory") as node:
-        async with await open_socket(node.port, node.token("alice")) as first:
-            await first.welcome()
-            body: dict[str, Any] = {"settings": {"max_connections": 1}}
-            await node.http.patch("/v1/tenants/default", json=body, headers=ops(node))
-            async with await open_socket(node.port, node.token("bob")) as refused:
-                assert (await refused.end()).code == 4101
-            async with await open_socket(node.port, node.token("bob", tenant="other")) as foreign:
-                await foreign.welcome()
-            body = {"settings": {"max_connections": None}}
-            await node.http.patch("/v1/tenants/default", json=body, headers=ops(node))
-            async with await open_socket(node.port, node.token("bob")) as second:
-                await second.welcome()
+    async with running_node("memory") as node, await open_socket(node.port, node.token("alice")) as first:
+        await first.welcome()
+        body: dict[str, Any] = {"settings": {"max_connections": 1}}
+        await node.http.patch("/v1/tenants/default", json=body, headers=ops(node))
+        async with await open_socket(node.port, node.token("bob")) as refused:
+            assert (await refused.end()).code == 4101
+        async with await open_socket(node.port, node.token("bob", tenant="other")) as foreign:
+            await foreign.welcome()
+        body = {"settings": {"max_connections": None}}
+        await node.http.patch("/v1/tenants/default", json=body, headers=ops(node))
+        async with await open_socket(node.port, node.token("bob")) as second:
+            await second.welcome()

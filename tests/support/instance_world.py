@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from dualcast.bus.redis.engine import RedisBus
@@ -255,6 +255,9 @@ class SocketLink(Link):
 class World:
     """`now_ms` is the clock of the leases."""
 
+    real_time = False
+    """Whether waiting costs time."""
+
     def __init__(self, servers: int = 2, *, keep: int = 1000, dead_after_s: int = 2) -> None:
         self.now_ms = 1_000_000.0
         self.log = Log(keep)
@@ -333,12 +336,15 @@ class World:
         session.settle()
         return kind(server, session)
 
-    def restage(self, stage: Stage) -> None:
-        """The tenant's stage is another one; every node hears of it."""
-        self.stage = stage
-        for server in self.servers:
+    def restage(self, stage: Stage, servers: Sequence[Server] | None = None) -> None:
+        """The tenant's stage is another one. Every node hears of it; or only `servers` do, and it is soon
+        over."""
+        decision = decide(StageRecord(stage, fallback_scope=self.scope), TENANT, "u", 0.0)
+        if servers is None:
+            self.stage = stage
+        for server in self.servers if servers is None else servers:
             for session in list(server.hub.sessions.values()):
-                server.pairing.decision_changed(session, self.decision)
+                server.pairing.decision_changed(session, decision)
 
     async def exchange(self, times: int = 3) -> None:
         """Every node tells and hears, so often."""
@@ -366,6 +372,7 @@ class RedisWorld(World):
     """The same with its rows in Redis, by whose clock leases end: time passes `FASTER` times faster."""
 
     FASTER = 40
+    real_time = True
 
     def __init__(self, servers: int, bus: RedisBus) -> None:
         self._bus = bus

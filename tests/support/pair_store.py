@@ -42,7 +42,7 @@ class MemoryPairs:
             rows = self.rows.setdefault(key, {})
             old = rows.get(row.connection)
             rows[row.connection] = node, row
-            self._tell(key, node, both=old is None or old[0] != node)
+            self._tell(key, node, both=told.anew or old is None or old[0] != node)
         for key, connection in told.gone:
             self._take(key, connection, node)
         if now >= self.patient_until:

@@ -222,7 +222,7 @@ async def test_the_next_socket_takes_over_without_a_word_on_the_stream(world: Wo
     assert stream.ids == ["b"]
 
 
-async def test_a_stream_comes_back_with_its_cursor_and_is_muted_before_anything_is_repeated(
+async def test_a_stream_comes_back_with_its_cursor_and_is_muted_when_its_socket_shows_that_it_lives(
     world: World,
 ) -> None:
     stream, socket = pair(world)
@@ -234,6 +234,9 @@ async def test_a_stream_comes_back_with_its_cursor_and_is_muted_before_anything_
     stream.read()
     stream.cut()
     again = world.stream(0, "tab", cursor=stream.cursor)
+    assert not again.session.muted
+    socket.read()
+    socket.answer()
     assert again.session.muted
     again.read()
     assert again.ids == []
@@ -253,6 +256,8 @@ async def test_a_stream_behind_the_start_of_the_socket_reaches_it_first(world: W
     socket.answer()
     again = world.stream(0, "tab", cursor=stream.cursor)
     await world.turns()
+    socket.read()
+    socket.answer()
     assert again.session.muted
     again.read()
     assert again.ids == ["a"]

@@ -29,10 +29,12 @@ def say(world: World, ident: str, channel: str = "all", audience: Audience | Non
 
 
 async def confirm(world: World, socket: SocketLink) -> None:
+    """The client answers what is asked: now, and what the other node's streams make be asked."""
     socket.session.ping()
-    socket.read()
-    socket.answer()
-    await world.exchange()
+    for _ in range(2):
+        socket.read()
+        socket.answer()
+        await world.exchange()
 
 
 async def pair(world: World) -> tuple[StreamLink, SocketLink]:
@@ -106,7 +108,7 @@ async def test_a_stream_that_comes_back_to_another_node_is_muted_again(world: Wo
     stream.read()
     await world.kill(0)
     again = world.stream(0, "tab", cursor=stream.cursor)
-    await world.exchange()
+    await confirm(world, socket)
     assert again.session.muted
     again.read()
     assert again.ids == []

@@ -121,6 +121,10 @@ class Hub:
             entries = [entry for entry in older[feed.name] if entry.offset <= feed.complete_from]
             if len(entries) + len(feed.ring or ()) > self._settings.ring_entries:
                 return False
+            if entries and entries[-1].offset > max(feed.tenant.head, feed.tenant.tail):
+                # Older entries of other channels are still on their way to this node: whoever was given these
+                # from a ring would pass them over.
+                return False
             pairs.append((feed, entries))
         if not self.rings.fit([entry for _, entries in pairs for entry in entries]):
             return False

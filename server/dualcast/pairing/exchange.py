@@ -62,7 +62,8 @@ class Exchange:
         self._node = node
         self._now = monotonic
         self._listener: Listener | None = None
-        self._dirty: dict[Name, None] = {}
+        self._dirty: dict[Name, bool] = {}
+        """What is to be told, and whether all there is of its instance is to be heard anew."""
         self._wake = asyncio.Event()
         self._incarnation = 0
         self._new = True
@@ -79,9 +80,10 @@ class Exchange:
         """Who is asked and told; once, before `run`."""
         self._listener = listener
 
-    def changed(self, name: Name) -> None:
-        """A session came, went or changed. It is looked at with the next call."""
-        self._dirty[name] = None
+    def changed(self, name: Name, *, anew: bool = False) -> None:
+        """A session came, went or changed. It is looked at with the next call. `anew`: it may be known, and
+        what was heard of its instance is not."""
+        self._dirty[name] = anew or self._dirty.get(name, False)
         self._wake.set()
 
     async def run(self) -> NoReturn:
@@ -108,6 +110,7 @@ class Exchange:
             new=self._new,
             lease_ms=int(self._settings.lease_s * 1000),
             ack=self._ack,
+            anew=any(batch.values()),
             rows=rows,
             gone=gone,
         )
@@ -118,20 +121,20 @@ class Exchange:
             self._failed(listener, batch)
             return False
         except BaseException:
-            self._dirty.update(dict.fromkeys(batch))
+            self._put_back(batch)
             raise
         return self._heard(listener, answer, begun)
 
-    def _batch(self, listener: Listener) -> tuple[list[Name], list[tuple[str, Row]], list[Name]]:
+    def _batch(self, listener: Listener) -> tuple[dict[Name, bool], list[tuple[str, Row]], list[Name]]:
         """What is told now, bounded in rows and bytes; taken out of what waits."""
-        batch: list[Name] = []
+        batch: dict[Name, bool] = {}
         rows: list[tuple[str, Row]] = []
         gone: list[Name] = []
         size = 0
-        for name in self._dirty:
+        for name, anew in self._dirty.items():
             if len(batch) >= self._settings.batch or size >= self._settings.batch_bytes:
                 break
-            batch.append(name)
+            batch[name] = anew
             row = listener.row(name)
             if row is None:
                 gone.append(name)
@@ -143,9 +146,13 @@ class Exchange:
             del self._dirty[name]
         return batch, rows, gone
 
-    def _failed(self, listener: Listener, batch: Iterable[Name]) -> None:
+    def _put_back(self, batch: dict[Name, bool]) -> None:
+        for name, anew in batch.items():
+            self.changed(name, anew=anew)
+
+    def _failed(self, listener: Listener, batch: dict[Name, bool]) -> None:
         self.failures += 1
-        self._dirty.update(dict.fromkeys(batch))
+        self._put_back(batch)
         if not self._away:
             self._away = True
             log.warning("instances cannot be exchanged with other nodes now")
@@ -156,13 +163,16 @@ class Exchange:
         now = self._now()
         self._away = False
         if now - self._heard_at > self._settings.lease_s:
-            listener.forget()  # the loop stood still: nobody knows what happened meanwhile
+            # The store was away or the loop stood still: nobody knows what happened meanwhile. To the store
+            # it may be no news, so it is asked for.
+            listener.forget()
+            self._dirty.update(dict.fromkeys(listener.names(), True))
         self._heard_at = begun
         if answer.lost:
             self.lost += 1
             self._incarnation += 1
             self._new, self._ack = True, 0
-            self._dirty = dict.fromkeys(listener.names())
+            self._dirty = dict.fromkeys(listener.names(), False)
             self._settle_at = now + self._settings.doubt_s
             listener.doubt()
             return True

@@ -47,6 +47,8 @@ class Told(Struct, frozen=True, kw_only=True):
     lease_ms: int
     ack: int
     """`Answer.ack` of the answer before: that news has arrived."""
+    anew: bool = False
+    """What was heard of the instances of `rows` is forgotten: all there is of them is news."""
     rows: Sequence[tuple[str, Row]] = ()
     gone: Sequence[Name] = ()
 

@@ -38,7 +38,7 @@ class RedisPairs:
 
     async def sync(self, told: Told) -> Answer:
         rows = [(key, row.connection, _text(row)) for key, row in told.rows]
-        numbers = (int(told.new), told.lease_ms, told.ack, NEWS, REAP)
+        numbers = (int(told.new), told.lease_ms, told.ack, NEWS, REAP, int(told.anew))
         reply = await self._call("pairs_sync", EVERYWHERE, _pack((told.node, *numbers, rows, told.gone)))
         if reply[0]:
             return Answer(lost=True)
@@ -57,5 +57,10 @@ def _text(row: Row) -> str:
 
 
 def _rows(found: Sequence[bytes]) -> list[Row]:
-    pairs = zip(found[::2], found[1::2], strict=True)
-    return [Row(name.decode(), None if text == _STREAM.encode() else _read(text)) for name, text in pairs]
+    rows = []
+    for name, text in zip(found[::2], found[1::2], strict=True):
+        try:
+            rows.append(Row(name.decode(), None if text == _STREAM.encode() else _read(text)))
+        except msgspec.MsgspecError:
+            continue  # of a node of another version: what is not understood mutes nobody
+    return rows

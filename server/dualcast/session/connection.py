@@ -136,12 +136,13 @@ class Connection(asyncio.Protocol):
 
     # ── life ──
 
-    def send(self, payload: bytes | None) -> None:
-        """Writes one dialect signal; None (the dialect has no such signal) writes nothing."""
-        if payload is None or self.closed:
+    def send(self, *payloads: bytes | None) -> None:
+        """Writes dialect signals, as one write; None (the dialect has no such signal) writes nothing."""
+        wrapped = [self.encoding.wrap(payload) for payload in payloads if payload is not None]
+        if not wrapped or self.closed:
             return
         try:
-            self.transport.write(self.encoding.wrap(payload))
+            self.transport.write(b"".join(wrapped))
         except Exception:  # noqa: BLE001 — the hub and the bus call this in loops over all sessions
             self.write_failed()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 from dualcast.hub.encoding import Encoding
@@ -10,6 +11,8 @@ from dualcast.pairing.port import Name
 from dualcast_migration.muting import SocketFacts, StreamFacts
 
 NOBODY: frozenset[str] = frozenset()
+_lives = count()
+"""No two lives of any socket are the same: one that came back into its instance is another to the rest."""
 
 
 def channels_of(session: Any) -> frozenset[str]:
@@ -34,6 +37,7 @@ class Member:
         "stands_for",
         "start",
         "unread",
+        "vouched",
     )
 
     def __init__(self, session: Any, group: Group) -> None:
@@ -49,13 +53,25 @@ class Member:
         self.by: tuple[str, int] | None = None
         """Of a muted stream: the socket's id and life."""
         self.start = session.offset
-        self.life = 0
+        self.life = next(_lives)
         self.confirmed = -1
         self.stands_for = NOBODY
+        """Connection ids of streams whose publications by connection id it is due as well."""
+        self.vouched = NOBODY
+        """Those of them beside which it has given a receipt: it lived after they came."""
         self.seen = -1
         """`confirmed` at the last sweep."""
         self.unread = 0
         """Sweeps since which a receipt is owed."""
+
+    def begin_life(self) -> None:
+        """There was a hole in what it delivers, or it has lost something."""
+        self.life = next(_lives)
+
+    def forget(self, streams: frozenset[str]) -> None:
+        """These connections are no longer there."""
+        self.stands_for -= streams
+        self.vouched -= streams
 
     @property
     def mutes(self) -> bool:
@@ -77,7 +93,7 @@ class Member:
             self.channels,
             self.roles,
             session.device,
-            self.stands_for,
+            self.vouched,
         )
 
     def stream_facts(self) -> StreamFacts:

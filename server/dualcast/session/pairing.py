@@ -21,13 +21,13 @@ from .node import Node
 class Told(Protocol):
     """Who hears that a session came, went or changed, to tell the other nodes: `pairing.exchange`."""
 
-    def changed(self, name: Name) -> None: ...
+    def changed(self, name: Name, *, anew: bool = False) -> None: ...
 
 
 class Alone:
     """The `Told` of a node that is the only one."""
 
-    def changed(self, name: Name) -> None: ...
+    def changed(self, name: Name, *, anew: bool = False) -> None: ...
 
 
 class Pairing:
@@ -60,7 +60,7 @@ class Pairing:
             group.streams.remove(member)
             session.muted = False
             for socket in group.sockets:
-                socket.stands_for -= {session.id}  # no need to say so: the id does not come back
+                socket.forget(frozenset((session.id,)))  # no need to say so: nobody asks for it any more
         if not group.sockets and not group.streams:
             self._groups.pop(group.key, None)
         self._far.changed(member.name)
@@ -71,6 +71,7 @@ class Pairing:
         if not member.is_socket or not member.mutes:
             return
         member.confirmed = max(member.confirmed, offset)
+        member.vouched = member.stands_for
         if member.start < 0:
             member.start = offset  # it began from now, and now was not known then
         group = member.group
@@ -94,7 +95,7 @@ class Pairing:
                 self._release(member)
             return
         if lost:
-            member.life += 1
+            member.begin_life()
         if lost or grown:
             member.start = max(member.start, session.offset)
             self._recheck(member.group)
@@ -105,7 +106,7 @@ class Pairing:
         been written."""
         member: Member = session.pair
         if member.is_socket:
-            member.life += 1
+            member.begin_life()
             member.start = max(member.start, through, session.offset)
             self._recheck(member.group)
             self._far.changed(member.name)
@@ -235,17 +236,19 @@ class Pairing:
                 self._stand_for(group.sockets, frozenset((session.id,)), since_now=late)
                 self._consider(member)
         if member.mutes:
-            self._far.changed(member.name)
+            self._far.changed(member.name, anew=late)  # the others may not have noticed that it was away
 
     def _stand_for(self, sockets: Iterable[Member], streams: frozenset[str], *, since_now: bool) -> None:
-        """The sockets are due what is addressed to these connections. `since_now`: something may have been
-        before, and passed them by."""
-        for socket in sockets:
+        """The sockets are due what is addressed to these connections, and are asked whether they live: a page
+        may have opened the stream because its socket is dead. `since_now`: something may have been addressed
+        to them before, and passed the sockets by."""
+        for socket in list(sockets):
             if socket.mutes:
                 socket.stands_for |= streams
                 if since_now:
                     socket.start = max(socket.start, socket.session.offset)
                 self._far.changed(socket.name)
+                socket.session.ping()
 
     def _take(self, group: Group, sockets: dict[str, SocketFacts], streams: frozenset[str]) -> None:
         added, gone = streams - group.far_streams, group.far_streams - streams
@@ -256,8 +259,8 @@ class Pairing:
             for socket in group.sockets:
                 # The id may come back when its node was only slow: who was muted must not rely on the time
                 # between.
-                socket.stands_for -= gone
-                socket.life += 1
+                socket.forget(gone)
+                socket.begin_life()
                 self._far.changed(socket.name)
         self._recheck(group)
         for stream in list(group.streams):

@@ -150,8 +150,7 @@ class Recovery:
             return False
         position, session.epoch = session.position, epoch
         session.checked = False
-        for feed in session.channels:
-            session.tell_gap(Gap(feed.name, position, 0, "epoch"))
+        session.tell_gap(*(Gap(feed.name, position, 0, "epoch") for feed in session.channels))
         return True
 
     @staticmethod
@@ -159,8 +158,7 @@ class Recovery:
         """A cursor that is not one of ours: nothing can be promised for the time before now."""
         session.position = FROM_NOW
         session.settle()
-        for feed in session.channels:
-            session.tell_gap(Gap(feed.name, session.position, 0, "unknown"))
+        session.tell_gap(*(Gap(feed.name, session.position, 0, "unknown") for feed in session.channels))
 
     async def _check(self, session: Session, position: int, turn: int) -> None:
         """Finds out whether a position beyond what this node has seen exists at all."""

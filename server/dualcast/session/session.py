@@ -43,6 +43,7 @@ class Session(Connection):
         "out",
         "position",
         "queued",
+        "resumed",
         "turn",
     )
 
@@ -77,6 +78,8 @@ class Session(Connection):
         self.behind_since = 0.0
         self.turn = 0
         """Changes whenever a recovery under way must start over."""
+        self.resumed = 0
+        """How often its client named another cursor."""
         self.away = False
         """Whether the client was told that the bus is away."""
         self.muted = False
@@ -277,10 +280,11 @@ class Session(Connection):
         if self.gate != BEHIND or (self.position > gap.after and self.epoch == self.feed.epoch):
             self.tell_gap(gap)
 
-    def tell_gap(self, gap: Gap) -> None:
-        """Announces a hole."""
-        self.counters.gaps += 1
-        self.send(self.dialect.gap(self, gap))
+    def tell_gap(self, *gaps: Gap) -> None:
+        """Announces holes. Those of several channels are one write: the first of them already carries the
+        cursor behind them all, and who came back with it would never hear of the others."""
+        self.counters.gaps += len(gaps)
+        self.send(*(self.dialect.gap(self, gap) for gap in gaps))
         if self.pair is not None and not self.muted:
             self.node.pairing.broken(self, self.offset)
 
@@ -296,8 +300,7 @@ class Session(Connection):
                 self.node.pairing.broken(self, self.position)  # it is told what its socket is told
             return
         self.epoch = epoch
-        for channel in self.channels:
-            self.tell_gap(Gap(channel.name, after, 0, "epoch"))
+        self.tell_gap(*(Gap(channel.name, after, 0, "epoch") for channel in self.channels))
 
     def bus_status(self, available: bool) -> None:
         """The bus went away or came back. "ok" is said once the session has caught up: then nothing is held
@@ -324,6 +327,7 @@ class Session(Connection):
     def resume(self, epoch: str, position: int) -> None:
         """Goes back (or forward) to a cursor the client names."""
         through = self.offset
+        self.resumed += 1
         self.gate = BEHIND
         self.epoch, self.position, self.checked = epoch, position, False
         self.turn += 1

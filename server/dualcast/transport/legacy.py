@@ -229,10 +229,10 @@ class LegacySession(Session):
         if farewell is not None:
             node.spawn(say(self.principal.tenant, farewell))  # type: ignore[arg-type]
 
-    def send(self, payload: bytes | None) -> None:
-        if payload is not None and not self.closed:
-            self.counters.said += 1
-        super().send(payload)
+    def send(self, *payloads: bytes | None) -> None:
+        if not self.closed:
+            self.counters.said += sum(payload is not None for payload in payloads)
+        super().send(*payloads)
 
     def fresh_facts(self) -> Facts:
         """The facts, with the time and the counts of now."""

@@ -76,7 +76,10 @@ class WebSocketSession(Session):
     def ping(self) -> None:
         """Asks for a receipt of everything written so far."""
         if self.can_ping and not self.closed:
-            self.transport.write(self._ping())
+            try:
+                self.transport.write(self._ping())
+            except Exception:  # noqa: BLE001 — asked for by others' sessions: one broken socket ends alone
+                self.write_failed()
 
     def _ping(self) -> bytes:
         self.unanswered_ticks = max(self.unanswered_ticks, 0)

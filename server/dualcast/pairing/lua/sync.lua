@@ -6,9 +6,9 @@
 --   d:<node>  zset   key → number of the change: news for the node
 --   s         string number of the last change      t  time of the last call      y  until then nobody is dead
 -- A node is "<name>.<incarnation>"; one that lost its lease comes back under the next incarnation.
--- ARGV[1]: msgpack [node, new, lease_ms, ack, news, reap, [[key, connection, row] …], [[key, connection] …]]
+-- ARGV[1]: msgpack [node, new, lease_ms, ack, news, reap, anew, [[key, connection, row] …], [[key, connection] …]]
 -- Reply: {1} (the node is not known) or {0, ack, more, [key, [connection, row, …]] …}
-local node, new, lease_ms, ack, limit, reap, puts, gone = unpack(cmsgpack.unpack(ARGV[1]))
+local node, new, lease_ms, ack, limit, reap, anew, puts, gone = unpack(cmsgpack.unpack(ARGV[1]))
 local MAX_ROWS = 64
 local MAX_BYTES = 1048576
 local F = PREFIX .. 'f:'
@@ -61,7 +61,7 @@ for _, put in ipairs(puts) do
   local key, connection = put[1], put[2]
   local rows = F .. 'k:' .. key
   local old = redis.call('HGET', rows, connection)
-  local first = not old or owner_of(old) ~= node
+  local first = anew == 1 or not old or owner_of(old) ~= node
   if old or redis.call('HLEN', rows) < MAX_ROWS then
     redis.call('HSET', rows, connection, node .. ' ' .. put[3])
     redis.call('SADD', F .. 'n:' .. node, key .. ' ' .. connection)
