@@ -72,6 +72,19 @@ def attach(r: Room, kind: str, **principal: Any) -> tuple[Any, Wire]:
     return session, wire
 
 
+async def test_a_ping_of_the_sweep_is_given_dead_after_and_no_sweep_more() -> None:
+    settings = SessionSettings(sweep_s=5, heartbeat_ws_s=5, dead_after_s=10)
+    async with room(session=settings) as r:
+        session, wire = attach(r, "ws")
+        session.data_received(b"")  # the ping behind the welcome is answered
+        session.beat()
+        assert any(data[0] == 0x89 for data in wire.take())
+        session.beat()
+        assert not session.closed, "5 s after the ping"
+        session.beat()
+        assert session.closed, "10 s after it"
+
+
 async def test_a_quiet_stream_gets_a_heartbeat_that_traffic_puts_off() -> None:
     async with room(session=QUICK) as r:
         _, wire = attach(r, "sse")

@@ -118,7 +118,12 @@ class WebSocketSession(Session):
         asked = self.pair is not None and self.node.pairing.asks(self) and self.unanswered_ticks < 0
         if asked or self.silent_ticks * settings.sweep_s >= settings.heartbeat_ws_s:
             self.silent_ticks = 0
+            fresh = self.unanswered_ticks < 0
             self.ping()
+            if fresh:
+                # Sent right at a sweep: after n more, n times `sweep_s` have passed. One sent between two may
+                # be younger than that, and is given one sweep more.
+                self.unanswered_ticks = 1
 
     # ── in ──
 
