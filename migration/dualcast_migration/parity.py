@@ -167,6 +167,25 @@ class Mismatch(Struct, frozen=True, kw_only=True):
     differences: tuple[Difference, ...]
 
 
+def mismatch_of(
+    found: Comparison, source: Literal["server", "client"], user: str, instance: str, now_ms: int
+) -> bytes | None:
+    """The record to keep of a comparison; None: it found nothing."""
+    if not found.mismatches:
+        return None
+    return encode_mismatch(
+        Mismatch(
+            at_ms=now_ms,
+            source=source,
+            user=user,
+            instance=instance,
+            compared=found.compared,
+            mismatches=found.mismatches,
+            differences=found.differences,
+        )
+    )
+
+
 _encode = msgspec.json.Encoder().encode
 decode_mismatch = msgspec.json.Decoder(Mismatch).decode
 

@@ -51,7 +51,7 @@ from dualcast_migration.evidence.since import staged_since
 from dualcast_migration.evidence.watch import Watch
 from dualcast_migration.legacy_redis import CHANNELS, PATTERNS
 from dualcast_migration.older_backends import OlderBackends
-from dualcast_migration.parity import Mismatch, encode_mismatch
+from dualcast_migration.parity import mismatch_of
 from dualcast_migration.policy import MirrorMode, StageRecord
 
 
@@ -152,17 +152,9 @@ def note_comparison(recorder: Recorder, found: Compared) -> None:
     """Counts a comparison of two sessions, and keeps it when it found something."""
     comparison = found.comparison
     recorder.compared(found.tenant, comparison.compared, comparison.mismatches)
-    if comparison.mismatches:
-        mismatch = Mismatch(
-            at_ms=int(time.time() * 1000),
-            source="server",
-            user=found.user,
-            instance=found.instance,
-            compared=comparison.compared,
-            mismatches=comparison.mismatches,
-            differences=comparison.differences,
-        )
-        recorder.mismatch(found.tenant, encode_mismatch(mismatch))
+    record = mismatch_of(comparison, "server", found.user, found.instance, int(time.time() * 1000))
+    if record is not None:
+        recorder.mismatch(found.tenant, record)
 
 
 def older_queue(settings: Settings, stores: Stores, node: Node, announcer: Announcer) -> OlderQueue | None:

@@ -8,7 +8,8 @@ import pytest
 
 from dualcast.model.principal import Principal
 from dualcast.model.publication import Audience
-from support.instance_world import SocketLink, StreamLink, World
+from support.fallback_scene import pair, say
+from support.instance_world import World
 from support.model_bus import TENANT
 
 pytestmark = pytest.mark.anyio
@@ -19,23 +20,6 @@ async def world(anyio_backend: object) -> AsyncIterator[World]:
     made = World(servers=1)
     yield made
     await made.close()
-
-
-def say(world: World, ident: str, channel: str = "all", audience: Audience | None = None) -> int:
-    offset = world.log.publish(ident, (channel,), audience)
-    for server in world.servers:
-        server.flow()
-    return offset
-
-
-def pair(world: World, **socket: object) -> tuple[StreamLink, SocketLink]:
-    """A stream muted by its socket."""
-    stream = world.stream(0, "tab")
-    wire = world.socket(0, "tab", **socket)  # type: ignore[arg-type]
-    wire.read()
-    wire.answer()
-    stream.read()
-    return stream, wire
 
 
 async def test_a_stream_is_muted_by_the_first_receipt_and_not_before(world: World) -> None:

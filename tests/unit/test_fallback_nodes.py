@@ -8,7 +8,9 @@ import pytest
 
 from dualcast.model.publication import Audience
 from dualcast_migration.stage import Stage
-from support.instance_world import SocketLink, StreamLink, World
+from support.fallback_scene import confirm, say
+from support.fallback_scene import far_pair as pair
+from support.instance_world import World
 from support.model_bus import TENANT
 
 pytestmark = pytest.mark.anyio
@@ -19,32 +21,6 @@ async def world(anyio_backend: object) -> AsyncIterator[World]:
     made = World(servers=2)
     yield made
     await made.close()
-
-
-def say(world: World, ident: str, channel: str = "all", audience: Audience | None = None) -> int:
-    offset = world.log.publish(ident, (channel,), audience)
-    for server in world.servers:
-        server.flow()
-    return offset
-
-
-async def confirm(world: World, socket: SocketLink) -> None:
-    """The client answers what is asked: now, and what the other node's streams make be asked."""
-    socket.session.ping()
-    for _ in range(2):
-        socket.read()
-        socket.answer()
-        await world.exchange()
-
-
-async def pair(world: World) -> tuple[StreamLink, SocketLink]:
-    """The stream on node 0, muted by the socket on node 1."""
-    stream = world.stream(0, "tab")
-    socket = world.socket(1, "tab")
-    await confirm(world, socket)
-    assert stream.session.muted
-    stream.read()
-    return stream, socket
 
 
 async def test_the_position_of_the_stream_follows_the_receipts_on_the_other_node(world: World) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from dualcast.model.publication import Audience
 from dualcast_migration.stage import Stage
-from support.instance_world import CHANNELS, SocketLink, StreamLink, World
+from support.fallback_scene import pair, say
+from support.instance_world import CHANNELS, World
 
 pytestmark = pytest.mark.anyio
 
@@ -18,23 +19,6 @@ async def world(anyio_backend: object) -> AsyncIterator[World]:
     made = World(servers=1)
     yield made
     await made.close()
-
-
-def say(world: World, ident: str, channel: str = "all", audience: Audience | None = None) -> int:
-    offset = world.log.publish(ident, (channel,), audience)
-    for server in world.servers:
-        server.flow()
-    return offset
-
-
-def pair(world: World, **socket: object) -> tuple[StreamLink, SocketLink]:
-    """A stream muted by its socket."""
-    stream = world.stream(0, "tab")
-    wire = world.socket(0, "tab", **socket)  # type: ignore[arg-type]
-    wire.read()
-    wire.answer()
-    stream.read()
-    return stream, wire
 
 
 async def test_a_stream_with_more_channels_is_not_muted(world: World) -> None:

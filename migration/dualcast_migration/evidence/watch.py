@@ -38,8 +38,8 @@ class Activity(Protocol):
 
 class Watch:
     """One per node. `record_of` never waits; `counted_from` gives the Unix time from which on a tenant's
-    figures belong to its stage (0: always) and may raise DualcastError; `clock` Unix seconds; `monotonic` that
-    of the recorder."""
+    figures belong to its stage (0: always) and may raise DualcastError; `clock` Unix seconds; `monotonic`
+    that of the recorder."""
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ from dualcast_migration.parity import (
     Report,
     compare_reports,
     decode_mismatch,
-    encode_mismatch,
+    mismatch_of,
 )
 
 from .services import Caller, Injected
@@ -126,17 +126,9 @@ async def report_parity(services: Injected, caller: Caller, data: JSONBody[Repor
         sides = {"sse": data.sse, "ws": data.websocket}
         lags = {name: [ms for ms in side.latency_ms if ms is not None] for name, side in sides.items()}
         recorded = services.noting.reported(caller.tenant, caller.sub, found.compared, found.mismatches, lags)
-    if recorded and found.mismatches:
-        mismatch = Mismatch(
-            at_ms=int(time.time() * 1000),
-            source="client",
-            user=caller.sub,
-            instance=data.instance,
-            compared=found.compared,
-            mismatches=found.mismatches,
-            differences=found.differences,
-        )
-        services.noting.mismatch(caller.tenant, encode_mismatch(mismatch))
+    record = mismatch_of(found, "client", caller.sub, data.instance, int(time.time() * 1000))
+    if recorded and record is not None:
+        services.noting.mismatch(caller.tenant, record)
     return ReportView(found.compared, found.mismatches, recorded)
 
 
