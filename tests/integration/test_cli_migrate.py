@@ -19,6 +19,7 @@ from dualcast.cli.calls import _claimed, operator_at, when
 from dualcast.cli.demo import demo_key
 from dualcast.settings import Settings
 from dualcast_migration.stage import Stage
+from support.clients import open_socket, open_stream
 from support.command_host import CommandHost, Done
 from support.node import Node, running_node
 
@@ -198,6 +199,38 @@ async def test_readiness_says_why_not_and_fails(cli: Cli) -> None:
     assert "fallback → websocket" in shown.out and "too-few-sockets" in shown.out
     answer = await cli("migrate", "readiness", "--json")
     assert json.loads(answer.out)["ready"] is False
+
+
+async def test_census_parity_and_audit_are_shown(cli: Cli) -> None:
+    node = cli.node
+    headers = {"user-agent": "okhttp/4.9 [bold]", "origin": "http://app.test"}
+    async with (
+        await open_stream(node.port, node.token("ann"), headers=headers, app="1.2") as stream,
+        await open_socket(node.port, node.token("bob"), instance="tab") as socket,
+    ):
+        await stream.welcome()
+        await socket.welcome()
+        await node.composition.witness.recorder.flush()
+        shown = await cli("migrate", "census")
+        for words in ("default: 1 live on SSE, 1 on WebSocket", "okhttp", "1.2", "http://app.test"):
+            assert words in shown.out, shown.out
+        only = (await cli("migrate", "census", "--transport", "ws", "--json")).json
+        assert [row["transport"] for row in only["rows"]] == ["ws"]
+    await cli("migrate", "set", "--stage", "shadow", *WHY)
+    report = {"instance": "t[red]", "sse": {"ids": ["n1"]}, "websocket": {"ids": []}}
+    await node.http.post("/v1/parity", json=report, headers=node.auth("ann"))
+    await node.composition.witness.recorder.flush()
+    parity = await cli("migrate", "parity")
+    for words in ("stage shadow", "the server", "missing-on-websocket", "n1", "t[red]", "client"):
+        assert words in parity.out, parity.out
+    (kept,) = (await cli("migrate", "parity", "--json")).json["mismatches"]
+    assert (kept["source"], kept["user"]) == ("client", "ann")
+    audit = await cli("migrate", "audit")
+    assert "a test" in audit.out and "default/ops" in audit.out
+    (entry,) = (await cli("migrate", "audit", "--limit", "1", "--json")).json["entries"]
+    assert entry["to"]["stage"] == "shadow"
+    denied = await cli("migrate", "census", "nobodys")
+    assert denied.code == 1 and not denied.out
 
 
 async def test_tenants_and_their_keys(cli: Cli) -> None:

@@ -15,6 +15,7 @@ from .bench import bench
 from .console import CommandFailed, problem
 from .doctor import doctor
 from .migrate import migrate
+from .migrate_evidence import COMMANDS as EVIDENCE
 from .publish import publish
 from .serve import serve
 from .sign import token
@@ -30,6 +31,8 @@ def cli() -> None:
     """Notifications to EventSource and WebSocket clients over one event bus."""
 
 
+for _command in EVIDENCE:
+    migrate.add_command(_command)
 for _command in (serve, doctor, token, publish, tail, migrate, tenants, bench):
     cli.add_command(_command)
 
