@@ -13,6 +13,9 @@ CONTRACTS = TESTS.parent / "docs" / "contracts"
 FILE = CONTRACTS / "checklist.md"
 _REGRESSION = re.compile(r"^\* (R\d+) \*\*", re.MULTILINE)
 _COVERS = re.compile(r"mark\.covers\(([^)]*)\)")
+_JS_NAME = re.compile(r"""^test\(["'`]((?:[SR][\d.]+,? )+)""", re.MULTILINE)
+"""Names of JavaScript tests begin with what they cover: `test("S1.7 S4.5 the socket …"`."""
+_ID = re.compile(r"S\d+\.\d+|R\d+")
 _LINE = re.compile(r"^(S\d+\.\d+) .*\[(\w+)\]$")
 
 
@@ -28,7 +31,13 @@ def covered() -> set[str]:
     """Ids that some test names, read from the test files."""
     texts = (path.read_text(encoding="utf-8") for path in TESTS.rglob("test_*.py"))
     marks = (group for text in texts for group in _COVERS.findall(text))
-    return {ident for group in marks for ident in re.findall(r'"([^"]+)"', group)}
+    named = {ident for group in marks for ident in re.findall(r'"([^"]+)"', group)}
+    names = (
+        name
+        for path in (TESTS / "clients").rglob("*.test.js")
+        for name in _JS_NAME.findall(path.read_text(encoding="utf-8"))
+    )
+    return named | {ident for name in names for ident in _ID.findall(name)}
 
 
 def uncovered(*tags: str) -> list[str]:

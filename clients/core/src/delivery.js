@@ -1,0 +1,105 @@
+import { take } from "./badge.js";
+import { backfill } from "./history.js";
+import { Seen } from "./seen.js";
+
+/** Events the client makes; a publication of such a type is told as `publication` only. */
+const OWN = new Set(["connection", "badge", "parity", "publication"]);
+/** Channels whose state comes first (PROTO-43). */
+const STATEFUL = /^(presence|task|batch):/;
+
+/**
+ * @typedef {object} Page
+ * @property {() => string} user
+ * @property {(channel: string) => boolean} wants false: another tab asked for this channel
+ * @property {() => Promise<any>} count asks for the counters of the inbox
+ * @property {(channel: string) => void} subscribe once more, for the state of the channel
+ * @property {(frame: import("./engine.js").Frame) => void} tell other tabs
+ * @property {(name: string, value: number, labels?: Record<string, string>) => void} metric
+ * @property {import("./emitter.js").Emitter} events
+ * @property {import("./position.js").Position} position
+ * @property {import("./timers.js").Timers} timers
+ * @property {import("./rest.js").Rest} rest
+ * @property {"late" | "all" | "none"} fills
+ */
+
+/** What came in, to the application: each publication once, the badge, gaps. */
+export class Delivery {
+  /** @type {import("./badge.js").Badge | null} */
+  badge = null;
+  #seen = new Seen();
+  #page;
+
+  /** @param {Page} page */
+  constructor(page) {
+    this.#page = page;
+  }
+
+  /** @param {import("./engine.js").Frame} frame */
+  take(frame) {
+    const { type } = frame;
+    if (type === "publication") {
+      if (this.#seen.add(frame.id)) this.#publish(/** @type {any} */ (frame));
+      else this.#page.metric("duplicates", 1);
+    } else if (type !== "position" && type !== "pong") {
+      const more = type === "gap" ? { backfill: () => this.#fill(/** @type {any} */ (frame)) } : {};
+      this.#page.events.emit(type, { ...frame, ...more });
+    }
+    // After the listeners: what they have not seen is not behind us.
+    this.#page.position.take(frame.cursor);
+  }
+
+  /**
+   * A `gap` or a `state` of the own connection: what has to be read again is.
+   * @param {import("./engine.js").Frame} frame
+   */
+  follow({ type, channel, reason, status, ...rest }) {
+    if (type === "gap") {
+      this.#page.metric("gaps", 1, { reason });
+      const { fills } = this.#page;
+      if (fills === "all" || fills === reason) this.#fill({ channel, .../** @type {any} */ (rest) }).catch(() => {});
+      if (this.#own(channel)) this.#page.timers.soon("count", this.#ask);
+    }
+    if (STATEFUL.test(channel) && (type === "gap" || status === "away")) {
+      this.#page.timers.soon(`state:${channel}`, () => this.#page.subscribe(channel));
+    }
+  }
+
+  /** The counters, as a publication or a reply has them. @param {any} news */
+  count(news) {
+    const [badge, ask] = take(this.badge, news);
+    if (badge !== this.badge) this.#page.events.emit("badge", (this.badge = badge));
+    if (ask) this.#page.timers.soon("count", this.#ask);
+  }
+
+  /** Asks for the counters, if anybody wants to know and nobody has asked. */
+  begin() {
+    if (!this.badge) this.#page.timers.set("count", 0, this.#ask);
+  }
+
+  #ask = () => {
+    if (this.#page.events.has("badge")) this.#page.count().catch(() => {});
+  };
+
+  /** @param {import("./api.js").Publication} publication */
+  #publish(publication) {
+    const { channel, event } = publication;
+    if (!this.#own(channel) && !this.#page.wants(channel)) return;
+    this.#page.metric("publications", 1);
+    if (this.#own(channel)) this.count(event === "inbox" ? publication.data : publication.inbox);
+    this.#page.events.emit("publication", publication);
+    if (!OWN.has(event)) this.#page.events.emit(event, publication);
+  }
+
+  /** @param {{channel: string, history_url: string}} gap @returns {Promise<number>} */
+  #fill(gap) {
+    return backfill(this.#page.rest, gap, (publication) => {
+      this.#page.tell(publication);
+      this.take(publication);
+    });
+  }
+
+  /** @param {string} channel */
+  #own(channel) {
+    return channel === "all" || channel === `user:${this.#page.user()}`;
+  }
+}

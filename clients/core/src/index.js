@@ -1,0 +1,3 @@
+export { DualcastClient } from "./client.js";
+export { CLOSE, action } from "./codes.js";
+export { DualcastError, UnauthorizedError } from "./errors.js";

@@ -1,0 +1,32 @@
+/**
+ * A driver over a `WebSocket` class (the browser's, or one with the same interface).
+ * @param {typeof WebSocket} Socket
+ * @returns {import("./port.js").Driver}
+ */
+export function websocketDriver(Socket) {
+  return (request, on) => {
+    const socket = new Socket(request.url, request.protocols);
+    socket.onopen = () => on.opened();
+    socket.onmessage = (event) => {
+      on.heard();
+      on.text(String(event.data));
+    };
+    socket.onclose = (event) => {
+      detach();
+      on.closed({ code: event.code, reason: event.reason });
+    };
+    socket.onerror = () => {}; // `close` follows and says more
+
+    function detach() {
+      socket.onopen = socket.onmessage = socket.onclose = null;
+    }
+
+    return {
+      send: (text) => socket.send(text),
+      close() {
+        detach();
+        socket.close(1000);
+      },
+    };
+  };
+}
