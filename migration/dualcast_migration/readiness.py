@@ -80,7 +80,7 @@ def _against(record: StageRecord, evidence: Evidence, now_s: float, *, last: boo
     least = record.budgets.min_samples
     totals = evidence.totals
     if record.stage in (Stage.SHADOW, Stage.FALLBACK) and totals.attempts < least:
-        text = f"only {totals.attempts} WebSockets were opened in this stage; {least} are wanted"
+        text = f"too few WebSockets were opened in this stage: {totals.attempts} of {least}"
         yield Reason("too-few-sockets", text, totals.attempts, least)
     if record.stage is Stage.SHADOW:
         yield from _unproven(record, totals)
@@ -94,7 +94,7 @@ def _against(record: StageRecord, evidence: Evidence, now_s: float, *, last: boo
 def _unproven(record: StageRecord, totals: Window) -> Iterator[Reason]:
     least, limit = record.budgets.min_samples, record.budgets.parity_mismatches
     if totals.compared < least:
-        text = f"only {totals.compared} publications were compared; {least} are wanted"
+        text = f"too few publications were compared: {totals.compared} of {least}"
         yield Reason("too-few-compared", text, totals.compared, least)
     if limit is not None and totals.mismatched > limit:
         text = f"{totals.mismatched} of {totals.compared} compared publications did not match"
@@ -112,19 +112,19 @@ def _warnings(record: StageRecord, evidence: Evidence, now_s: float) -> Iterator
         yield Reason("guard-off", "the guard is switched off for this tenant")
     if record.cohort.deny:
         count = len(record.cohort.deny)
-        yield Reason("denied-users", f"{count} users are kept out of the stage by name", count)
+        yield Reason("denied-users", f"users kept out of the stage by name: {count}", count)
     age = now_s - evidence.changed_s
     if evidence.changed_s and age < YOUNG_S and record.stage is not Stage.SSE:
         yield Reason("young-stage", f"the stage was changed only {age:.0f} s ago", round(age), YOUNG_S)
     left = sum(row.live for row in evidence.census.behind)
     if left:
         kinds = len(evidence.census.behind)
-        text = f"{left} live streams of {kinds} kinds of clients name no instance: they stay on SSE"
+        text = f"live streams that name no instance and stay on SSE: {left} (kinds of clients: {kinds})"
         yield Reason("still-on-sse", text, left)
     if record.stage is Stage.WEBSOCKET:
         streams = evidence.census.live("sse")
         if not record.sunset_at:
             yield Reason("no-sunset", "no sunset is set: SSE is served for ever")
         elif streams:
-            text = f"{streams} streams are live; from the sunset on they are answered 204"
+            text = f"live streams that are answered 204 from the sunset on: {streams}"
             yield Reason("streams-at-sunset", text, streams)

@@ -186,3 +186,15 @@ async def test_a_node_that_has_not_heard_of_the_change_ends_nobodys_attempts(
                 answer = await node.http.get(path, headers=node.auth("ann"))
                 assert answer.status_code == 200
                 assert "retry: 1000\n" in answer.text
+
+
+async def test_a_refusal_reaches_a_browser_that_offered_subprotocols() -> None:
+    """A browser drops a handshake whose answer chooses none of what it offered: it would see 1006."""
+    async with running_node("memory", tenancy={"stage": "sse"}) as node:
+        offered = ["dualcast", "bearer." + node.token("ann")]
+        async with await open_socket(node.port, subprotocols=offered) as socket:
+            assert socket.socket.subprotocol == "dualcast"
+            assert (await socket.end()).code == 4010
+        async with await open_socket(node.port, subprotocols=["dualcast", "bearer.not.a.token"]) as socket:
+            assert socket.socket.subprotocol == "dualcast"
+            assert (await socket.end()).code == 4001

@@ -14,6 +14,7 @@ from litestar.types import Receive, Send
 from litestar.types import Scope as TypedScope
 
 from dualcast.dialects.native_signals import SOCKET
+from dualcast.identity.credentials import SUBPROTOCOL
 from dualcast.model.codes import Close
 from dualcast.model.errors import DualcastError, Forbidden, TokenExpired, Unauthorized
 from dualcast.transport.asgi import respond_websocket
@@ -65,7 +66,7 @@ def socket_route(delivery: Delivery) -> ASGIRouteHandler:
             if request.decision.websocket_refusal is not None:
                 final = await is_final(delivery, request.principal, "websocket")
                 code = request.decision.websocket_refusal if final else Close.TRY_LATER
-                await _refuse(receive, send, code, code.reason)
+                await _refuse(scope, receive, send, code, code.reason)
                 return
             deflate = (scope.get("extensions") or {}).get(DEFLATE)
             session = await make_session(
@@ -79,7 +80,7 @@ def socket_route(delivery: Delivery) -> ASGIRouteHandler:
         except DualcastError as error:
             delivery.services.counters.delivery(REFUSED, "ws").refused += 1
             note_refusal(delivery.node, scope, "ws", error)
-            await _refuse(receive, send, close_code(error), error.code)
+            await _refuse(scope, receive, send, close_code(error), error.code)
             return
         headers = [(b"sec-websocket-extensions", deflate)] if deflate else []
         subprotocol = request.authenticated.subprotocol
@@ -88,8 +89,10 @@ def socket_route(delivery: Delivery) -> ASGIRouteHandler:
     return socket
 
 
-async def _refuse(receive: Any, send: Any, code: Close, reason: str) -> None:
+async def _refuse(scope: Any, receive: Any, send: Any, code: Close, reason: str) -> None:
+    """Accepts and closes. A browser that offered subprotocols hears the code only if one is chosen."""
     if (await receive())["type"] != "websocket.connect":
         return
-    await send({"type": "websocket.accept", "subprotocol": None, "headers": []})
+    subprotocol = SUBPROTOCOL if SUBPROTOCOL in (scope.get("subprotocols") or ()) else None
+    await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
     await send({"type": "websocket.close", "code": int(code), "reason": reason})
