@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from support.checklist import report
+from support.signatures import remember_signatures
+
+remember_signatures()
 
 _covered: set[str] = set()
 

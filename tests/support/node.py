@@ -29,6 +29,7 @@ from dualcast.session.session import Session
 from dualcast.settings import Settings
 from support import redis_server
 from support.live_server import LiveServer, running_server
+from support.plain_http import http_client
 from support.tokens import key, token
 
 ENGINES = ("memory", "sqlite", "redis")
@@ -205,7 +206,7 @@ async def running_node(
         transport = msgspec.structs.replace(transport_settings(settings), grace_s=1.0)
         async with composition.lifespan():
             server = running_server(composition.app, transport, stock=not detach, on_drain=composition.drain)
-            async with server as live, httpx.AsyncClient(base_url=live.base_url, timeout=WAIT_S) as client:
+            async with server as live, http_client(base_url=live.base_url, timeout=WAIT_S) as client:
                 yield Node(composition, live, client)
 
 

@@ -20,14 +20,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import httpx
 import jwt
 import psutil  # type: ignore[import-untyped]
+
+from support.plain_http import http_client
 
 SECRET = "a secret of the tests that is long enough"
 START_S = 40.0
 EXIT_S = 40.0
-METRIC_S = 30.0
+METRIC_S = 60.0
 FIRST_EPHEMERAL = 32_768
 
 
@@ -155,7 +156,7 @@ class ServerProcess:
 
     async def metric(self, name: str) -> float:
         """The value of a metric, all labels added up."""
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
             text = (await http.get(self.base_url + "/metrics")).text
         rows = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         return sum(float(value) for key, value in rows if key.partition("{")[0] == name)

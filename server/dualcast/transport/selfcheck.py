@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import socket
+from functools import cache
 from typing import Any, Final
 
 import uvicorn
@@ -58,6 +59,11 @@ _CYCLE: Final = [
 _TIMEOUT_S: Final = 5.0
 
 
+@cache
+def _source(of: type) -> str:
+    return inspect.getsource(of)
+
+
 def missing_names() -> list[str]:
     """Names of uvicorn's HTTP class and request cycle that are gone."""
     missing = [
@@ -66,7 +72,7 @@ def missing_names() -> list[str]:
         if not hasattr(httptools_impl.HttpToolsProtocol, name)
     ]
     cycle = getattr(httptools_impl, "RequestResponseCycle", None)
-    source = inspect.getsource(cycle) if cycle is not None else ""
+    source = _source(cycle) if cycle is not None else ""
     missing += [f"RequestResponseCycle.{name}" for name in _CYCLE if f"self.{name}" not in source]
     return missing
 
