@@ -50,7 +50,7 @@ class Nginx:
         self.folder = Path(tempfile.mkdtemp(prefix="dc-nginx-"))
         self.access_log = self.folder / "dualcast.log"
         self.certificate, key = self_signed(self.folder) if tls else ("", "")
-        nodes = "\n".join(f"server 127.0.0.1:{port} max_fails=1 fail_timeout=2s;" for port in ports)
+        nodes = "\n".join(f"server 127.0.0.1:{port} max_fails=3 fail_timeout=5s;" for port in ports)
         changes = {
             r"server 127\.0\.0\.1:8000 .*": nodes,
             r"listen 443 ssl http2;": f"listen {self.host}:{self.port}{' ssl http2' if tls else ''};",
