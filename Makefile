@@ -71,7 +71,7 @@ $(JS_STAMP): clients/core/package-lock.json
 	@touch $@
 
 test-packages:
-	@.ci/packages redis chromium nginx
+	@.ci/packages redis chromium nginx curl
 
 bench-packages:
 	@.ci/packages redis gcc

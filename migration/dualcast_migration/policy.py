@@ -116,6 +116,10 @@ class Decision(Struct, frozen=True):
         """The SSE and WebSocket sessions of one instance are brought together, to mute or to compare."""
         return self.may_mute or self.compare
 
+    def serves(self, transport: str) -> bool:
+        """Whether a connect on `sse`, or on a WebSocket by whatever name, is let in."""
+        return self.sse if transport == "sse" else self.websocket
+
     @property
     def websocket_refusal(self) -> Close | None:
         """The close code of a refused WebSocket, None when it is accepted."""

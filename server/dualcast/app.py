@@ -204,7 +204,7 @@ def build(settings: Settings) -> Composition:
             await rekeyed(tenant)
 
     follower.on(TENANT_SPACE, rekeyed, all_rekeyed)
-    movements = Movements(node, lambda tenant: found.stage if (found := tenants.current(tenant)) else None)
+    movements = Movements(node, tenants.stage_record)
     follower.on(TENANT_SPACE, movements.changed, movements.resync)
     tickets = Tickets(state, TicketSettings(life_s=settings.identity.ticket_s))
     authenticator = Authenticator(

@@ -42,7 +42,7 @@ from dualcast.tasks.service import TaskService
 from dualcast.telemetry.counters import Counters
 from dualcast.tenancy.grants import Grants
 from dualcast.tenancy.stages import StageControl
-from dualcast.tenancy.store import SharedTenants, TenantStore
+from dualcast.tenancy.store import SharedTenants
 from dualcast.transport.parity import Compared, ParityWatch
 from dualcast_migration.evidence.metrics import guard_families
 from dualcast_migration.evidence.port import EvidenceSettings
@@ -52,7 +52,7 @@ from dualcast_migration.evidence.watch import Watch
 from dualcast_migration.legacy_redis import CHANNELS, PATTERNS
 from dualcast_migration.older_backends import OlderBackends
 from dualcast_migration.parity import mismatch_of
-from dualcast_migration.policy import MirrorMode, StageRecord
+from dualcast_migration.policy import MirrorMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,17 +124,13 @@ def build_witness(
     settings = EvidenceSettings()
     recorder = Recorder(stores.evidence, counters, settings, node=node.id, draining=lambda: node.draining)
 
-    def record_of(tenant: str) -> StageRecord | None:
-        found = tenants.current(tenant)
-        return None if found is None else found.stage
-
     async def counted_from(tenant: str) -> float:
         return (await staged_since(stages, tenant)).counted_s
 
     guard = Watch(
         stores.evidence,
         recorder,
-        record_of,
+        tenants.stage_record,
         counted_from,
         stages.step_back,
         settings,
@@ -143,7 +139,7 @@ def build_witness(
     return Witness(
         recorder=recorder,
         guard=guard,
-        parity=ParityWatch(node, record_of, partial(note_comparison, recorder)),
+        parity=ParityWatch(node, tenants.stage_record, partial(note_comparison, recorder)),
         families=lambda: guard_families(guard, counters.label),
     )
 
@@ -169,10 +165,10 @@ def older_queue(settings: Settings, stores: Stores, node: Node, announcer: Annou
     return OlderQueue(stores.redis, announcer, watched, older_queue_settings(settings))
 
 
-def mirror_mode(tenants: TenantStore, tenant: str, default: MirrorMode) -> MirrorMode:
+def mirror_mode(tenants: SharedTenants, tenant: str, default: MirrorMode) -> MirrorMode:
     """What is copied to old servers now: as the tenant's stage record says, else `default`."""
-    owner = tenants.current(tenant)
-    return (owner.stage.mirror if owner is not None else None) or default
+    record = tenants.stage_record(tenant)
+    return (record.mirror if record is not None else None) or default
 
 
 def older_backends(
@@ -220,7 +216,7 @@ def build_features(
     node: Node,
     grants: Grants,
     counters: Counters,
-    tenants: TenantStore,
+    tenants: SharedTenants,
 ) -> Features:
     """Makes the services and gives `node` its presence and the sources of its channel states. Raises
     ProviderUnusable."""

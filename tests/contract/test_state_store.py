@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -12,25 +10,9 @@ from dualcast.model.errors import BadRequest, LimitExceeded
 from dualcast.state.limits import MAX_KEY_BYTES, MAX_VALUE_BYTES
 from dualcast.state.memory import MemoryState
 from dualcast.state.port import StateStore, VersionConflict
-from support.redis_server import RedisServer
-from support.state_engines import ENGINES, open_state
 
 pytestmark = pytest.mark.anyio
 KEYS = ["a", "a/b", "alice@example.com", "auth0|1", "房间:一", "naïve key%25 {x}", "z" * MAX_KEY_BYTES]
-
-
-@pytest.fixture(scope="module")
-def redis_url() -> Iterator[str]:
-    """A redis-server of this module's own."""
-    with RedisServer(tcp=True) as server:
-        yield server.url
-
-
-@pytest.fixture(params=ENGINES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StateStore]:
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else ""
-    async with open_state(request.param, tmp_path, url) as opened:
-        yield opened
 
 
 async def gone(store: StateStore, space: str, key: str) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,26 +24,10 @@ from dualcast.tenancy.store import SPACE
 from dualcast_migration.cohort import Cohort
 from dualcast_migration.policy import StageRecord
 from dualcast_migration.stage import Stage
-from support.redis_server import RedisServer
 from support.stage_control import WHO, Here
-from support.state_engines import ENGINES, open_state
 
 pytestmark = pytest.mark.anyio
 SSE, SHADOW, FALLBACK, WEBSOCKET = Stage
-
-
-@pytest.fixture(scope="module")
-def redis_url() -> Iterator[str]:
-    """A redis-server of this module's own."""
-    with RedisServer(tcp=True) as server:
-        yield server.url
-
-
-@pytest.fixture(params=ENGINES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StateStore]:
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else ""
-    async with open_state(request.param, tmp_path, url) as opened:
-        yield opened
 
 
 async def test_the_audit_says_who_when_from_to_why_and_version(store: StateStore) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -26,27 +24,11 @@ from dualcast_migration.budgets import Budgets
 from dualcast_migration.cohort import Cohort
 from dualcast_migration.policy import StageRecord
 from dualcast_migration.stage import IllegalMove, Stage, may_move
-from support.redis_server import RedisServer
 from support.stage_control import WHO, Here
-from support.state_engines import ENGINES, open_state
 from support.tokens import Clock
 
 pytestmark = pytest.mark.anyio
 SSE, SHADOW, FALLBACK, WEBSOCKET = Stage
-
-
-@pytest.fixture(scope="module")
-def redis_url() -> Iterator[str]:
-    """A redis-server of this module's own."""
-    with RedisServer(tcp=True) as server:
-        yield server.url
-
-
-@pytest.fixture(params=ENGINES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[StateStore]:
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else ""
-    async with open_state(request.param, tmp_path, url) as opened:
-        yield opened
 
 
 async def test_every_legal_move_goes_and_comes_back(store: StateStore) -> None:

@@ -24,7 +24,6 @@ from dualcast.model.principal import Principal
 from dualcast.presence.devices import check_device_id, check_kind
 from dualcast.session.admission import check_channels, check_limits, check_tenant_limit, evict_oldest
 from dualcast.session.arriving import introduce
-from dualcast.session.moving import fits
 from dualcast.session.native_commands import NativeCommands
 from dualcast.session.node import Node
 from dualcast.session.session import FROM_NOW, Session
@@ -230,8 +229,7 @@ async def is_final(delivery: Delivery, principal: Principal, kind: Kind) -> bool
         return False
     if found is None:
         return True
-    decision = found.tenant.decide(principal.sub, delivery.node.now_s())
-    return not (decision.websocket if kind == "websocket" else decision.sse)
+    return not found.tenant.decide(principal.sub, delivery.node.now_s()).serves(kind)
 
 
 def _decide_again(delivery: Delivery, request: Request, session: Session) -> None:
@@ -244,7 +242,7 @@ def _decide_again(delivery: Delivery, request: Request, session: Session) -> Non
         raise BusUnavailable("the tenant's keys were changed just now", retry_after_s=1)
     request.tenant = tenant
     decision = request.decision = tenant.decide(request.principal.sub, delivery.node.now_s())
-    if not fits(session, decision):
+    if not decision.serves(session.encoding.transport):
         raise BusUnavailable("the tenant's stage was changed just now", retry_after_s=1)
     session.stage, session.pairs = decision.stage.value, pairs_of(decision)
 

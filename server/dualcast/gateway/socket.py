@@ -17,6 +17,7 @@ from dualcast.dialects.native_signals import SOCKET
 from dualcast.identity.credentials import SUBPROTOCOL
 from dualcast.model.codes import Close
 from dualcast.model.errors import DualcastError, Forbidden, TokenExpired, Unauthorized
+from dualcast.session.moving import SOCKET_URL
 from dualcast.transport.asgi import respond_websocket
 from dualcast.transport.detach import DEFLATE
 from dualcast.transport.encodings import NATIVE_WS, NATIVE_WS_DEFLATE
@@ -27,7 +28,7 @@ from .connect import REFUSED, Delivery, Scope, admit, is_final, make_session
 from .problems import send_problem
 from .visitors import note_refusal
 
-PATH = "/v1/socket"
+PATH = SOCKET_URL
 
 
 class NotAnUpgrade(DualcastError):

@@ -18,8 +18,7 @@ from litestar.types import Scope as TypedScope
 from dualcast.dialects.native_signals import STREAM
 from dualcast.model.cursor import parse_cursor
 from dualcast.model.errors import BadCursor, DualcastError
-from dualcast.session.moving import SOCKET_URL as SOCKET_PATH
-from dualcast.session.moving import delay_ms, invitation
+from dualcast.session.moving import SOCKET_URL, STREAM_URL, delay_ms, invitation
 from dualcast.transport.asgi import respond_sse
 from dualcast.transport.encodings import NATIVE_SSE
 from dualcast.transport.sse import HEADERS, SseSession
@@ -31,7 +30,7 @@ from .problems import MethodNotAllowed, send_problem
 from .sunset import Headers, browned_out, deprecation_headers
 from .visitors import note_fallback
 
-PATH = "/v1/stream"
+PATH = STREAM_URL
 
 
 def stream_route(delivery: Delivery) -> ASGIRouteHandler:
@@ -47,7 +46,7 @@ def stream_route(delivery: Delivery) -> ASGIRouteHandler:
                 raise MethodNotAllowed("GET")
             request = await admit(delivery, scope, "sse")
             decision = request.decision
-            headers = deprecation_headers(decision.deprecation, SOCKET_PATH)
+            headers = deprecation_headers(decision.deprecation, SOCKET_URL)
             if not decision.sse and not await is_final(delivery, request.principal, "sse"):
                 await send_away(scope, send, STALE_RETRY_S)
                 return

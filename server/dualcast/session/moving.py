@@ -29,11 +29,6 @@ STREAM_URL = "/v1/stream"
 SOCKET_URL = "/v1/socket"
 
 
-def fits(session: Any, decision: Decision) -> bool:
-    """Whether the session's transport is served under `decision`."""
-    return decision.websocket if session.encoding.transport == "ws" else decision.sse
-
-
 def invitation(session: Any, decision: Decision, after_ms: int) -> bytes | None:
     """The `migrate` signal for a session on the transport it should leave; None where its dialect has
     none."""
@@ -147,7 +142,7 @@ class Movements:
         if not told:
             session.stage = decision.stage.value
             session.send(session.dialect.stage(session.stage))
-        if not fits(session, decision):
+        if not decision.serves(session.encoding.transport):
             if session not in self._due:
                 self._ask(session, decision)
             return
@@ -180,6 +175,8 @@ class Movements:
             if session.closed:
                 continue
             decision = self._decide(session)
-            if decision is not None and not fits(session, decision):  # it may have been taken back
+            if decision is not None and not decision.serves(
+                session.encoding.transport
+            ):  # it may have been taken back
                 self.moved += 1
                 session.close(Close.STAGE)

@@ -21,6 +21,7 @@ from dualcast.model.channel import check_tenant
 from dualcast.model.errors import BusUnavailable
 from dualcast.state.follow import StateFollower
 from dualcast.state.port import StateStore, Value, VersionConflict
+from dualcast_migration.policy import StageRecord
 from dualcast_migration.stage import check_move
 
 from .audit import SERVER, SETTINGS, Audit, LastChange, Note, entry_of
@@ -157,6 +158,11 @@ class SharedTenants:
                         found.setdefault(key.issuer, set()).add(tenant_id)
             self._issuers = {name: tuple(sorted(ids)) for name, ids in found.items()}
         return self._issuers.get(issuer, ())
+
+    def stage_record(self, tenant_id: str) -> StageRecord | None:
+        """The tenant's stage record as this node knows it now; never waits. None: no such tenant."""
+        tenant = self.current(tenant_id)
+        return None if tenant is None else tenant.stage
 
     def origins(self) -> tuple[str, ...]:
         """The `origins` of all tenants together. Never waits."""

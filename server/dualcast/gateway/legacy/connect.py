@@ -190,7 +190,7 @@ class Door:
             return ""
         decision = tenant.decide(principal.sub, delivery.node.now_s())
         headers = deprecation_headers(decision.deprecation, SOCKET)
-        if not (decision.websocket if self._endpoint.transport == "ws" else decision.sse):
+        if not decision.serves(self._endpoint.transport):
             raise StageRefuses(headers)
         if self._endpoint.transport == "sse" and (wait_s := browned_out(decision)):
             raise StageRefuses(headers, wait_s)
