@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python -P
 STAMP := $(VENV)/.installed
-JS_STAMP := clients/core/node_modules/.installed
+JS_STAMP := clients/node_modules/.installed
 ARGS ?=
 # Tests mostly wait for servers they started; files run in three processes at a time.
 WORKERS ?= 3
@@ -27,15 +27,15 @@ test: check test-packages ## Run `check` and every test; ARGS="-k name" passes o
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 	@$(MAKE) test-js
 
-test-js: $(STAMP) $(JS_STAMP) ## Run the tests of the JavaScript client
-	DUALCAST_BIN=$(abspath $(BIN))/dualcast node --test tests/clients/core/
+test-js: $(STAMP) $(JS_STAMP) ## Run the tests of the JavaScript clients
+	DUALCAST_BIN=$(abspath $(BIN))/dualcast node --test tests/clients/
 
 check: $(STAMP) $(JS_STAMP) ## Check format, lint, types and the import rules of the rooms
 	$(BIN)/ruff format --check --no-cache .
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	npm --prefix clients/core run --silent types
+	npm --prefix clients run --silent types
 
 format: $(STAMP) ## Format the Python files and apply safe lint fixes
 	$(BIN)/ruff format .
@@ -55,7 +55,7 @@ lock: ## Renew the dependency locks from pyproject.toml (needs uv on the PATH)
 	  --no-header --quiet --constraint .locks/runtime.txt --output-file .locks/dev.txt
 
 clean: ## Remove the virtual environment and the caches; ./data stays
-	rm -rf $(VENV) clients/core/node_modules .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build
+	rm -rf $(VENV) clients/node_modules .mypy_cache .ruff_cache .import_linter_cache .hypothesis dist build
 
 # Hash-checked wheels first, then this work tree on top, built by the locked hatchling.
 $(STAMP): .locks/dev.txt pyproject.toml .ci/python
@@ -65,9 +65,9 @@ $(STAMP): .locks/dev.txt pyproject.toml .ci/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(JS_STAMP): clients/core/package-lock.json
+$(JS_STAMP): clients/package-lock.json clients/package.json
 	@.ci/packages node
-	npm --prefix clients/core ci --silent --no-audit --no-fund
+	npm --prefix clients ci --silent --no-audit --no-fund
 	@touch $@
 
 test-packages:
