@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -101,7 +102,9 @@ def test_the_runtime_lock_is_part_of_the_development_lock() -> None:
 def test_npm_locks_hold_no_addresses() -> None:
     for path, text in texts():
         if path.name == "package-lock.json":
-            assert '"resolved"' not in text, name_of(path)
+            packages = json.loads(text)["packages"].values()
+            assert not [one for one in packages if "resolved" in one and not one.get("link")], name_of(path)
+            assert "://" not in text, name_of(path)
             assert '"integrity"' in text, name_of(path)
 
 

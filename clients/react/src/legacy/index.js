@@ -1,0 +1,31 @@
+// `@dualcast/react/legacy`: what React applications of the contracts `rooms` and `conversations` call.
+
+export { AuthService, TOKEN_KEY, authService, cookieSource, firstOf, localStorageSource } from "./auth_service.js";
+export { ChatApiError, createChatApi } from "./chat/api.js";
+export { chatReducer, initialChatState } from "./chat/state.js";
+export { ConversationsClient } from "./client/conversations.js";
+export { HandlerRegistry } from "./client/handlers.js";
+export { Heartbeat } from "./client/heartbeat.js";
+export { WebSocketClient } from "./client/index.js";
+export { adaptMessage } from "./client/message_adapter.js";
+export { messageEventHandler } from "./client/message_event_handler.js";
+export { MessageQueue } from "./client/message_queue.js";
+export { MAX_ATTEMPTS, Reconnect, reconnectDelay } from "./client/reconnect.js";
+export { RoomsClient } from "./client/rooms.js";
+export { deserialize, serialize } from "./client/serializer.js";
+export { CONNECTION_STATUS, EVENTS } from "./client/types.js";
+export { ChatPage } from "./chat_page.js";
+export { deviceType, getDeviceInfo, getWebSocketDeviceConfig } from "./device.js";
+export { buildEnv, serverBase } from "./env.js";
+export { defineFeature } from "./features.js";
+export { PAGE_WEBSOCKET_CONFIG, definePages, findPage, isLoginPage } from "./page_config.js";
+export { PageSocketContext } from "./page_context.js";
+export { PageSocket } from "./page_socket.js";
+export { testWebSocketRoute, websocketTestRoute } from "./routes.js";
+export { loadServerConfig } from "./server_config.js";
+export { WebSocketStatus } from "./status.js";
+export { TestWebSocketPage } from "./test_websocket_page.js";
+export { useChat } from "./use_chat.js";
+export { useWebSocket } from "./use_websocket.js";
+export { useWebSocketByPage } from "./use_websocket_by_page.js";
+export { WebSocketTestPage } from "./websocket_test_page.js";

@@ -1,0 +1,201 @@
+import { createElement as h, useEffect, useId, useRef, useState } from "react";
+
+import { useConnection } from "./context.js";
+import { useNotifications } from "./hooks.js";
+import { labelsOf } from "./labels.js";
+import { NotificationItem, isUnread } from "./notification_item.js";
+
+/** @typedef {import("./inbox_state.js").Notification} Notification */
+/** @typedef {import("./notification_item.js").ItemActions} ItemActions */
+/** @typedef {(item: Notification, actions: ItemActions) => import("react").ReactNode} RenderItem */
+/**
+ * @typedef {object} NotificationBellProps
+ * @property {number} [limit] notifications per page
+ * @property {readonly string[]} [kinds] only of these types in the list; the badge counts all
+ * @property {RenderItem} [renderItem] inside of each `<li>`; check links with `safeLink`
+ * @property {(item: Notification, event: import("react").MouseEvent) => void} [onOpenItem] a title was chosen; a router
+ *   calls `event.preventDefault()`
+ * @property {boolean} [markSeen] what the open list shows counts as seen; default true
+ * @property {Partial<import("./labels.js").Labels>} [labels] `EN` or own words; default Chinese
+ * @property {string} [className] beside `dc-bell`
+ */
+
+const BELL =
+  "M12 22a2.5 2.5 0 0 0 2.45-2h-4.9A2.5 2.5 0 0 0 12 22Zm7-6v-5a7 7 0 0 0-5.5-6.84V3.5a1.5 1.5 0 0 0-3 0v.66" +
+  "A7 7 0 0 0 5 11v5l-2 2v1h18v-1Z";
+const KEYS = ["ArrowDown", "ArrowUp", "Home", "End"];
+
+/** A bell with the number of unread notifications, and the list of them. @param {NotificationBellProps} props */
+export function NotificationBell(props) {
+  const { limit, kinds, renderItem, onOpenItem, markSeen = true, labels, className = "" } = props;
+  const [open, setOpen] = useState(false);
+  const [used, setUsed] = useState(false);
+  const inbox = useNotifications({ limit, kinds, enabled: used });
+  const { connected } = useConnection();
+  const words = labelsOf(labels);
+  const id = useId();
+  const root = useRef(/** @type {HTMLDivElement | null} */ (null));
+  const button = useRef(/** @type {HTMLButtonElement | null} */ (null));
+  const panel = useRef(/** @type {HTMLDivElement | null} */ (null));
+
+  useEffect(() => {
+    if (!open) return;
+    panel.current?.focus();
+    const outside = (/** @type {Event} */ event) => {
+      if (!root.current?.contains(/** @type {Node} */ (event.target))) setOpen(false);
+    };
+    document.addEventListener("pointerdown", outside);
+    return () => document.removeEventListener("pointerdown", outside);
+  }, [open]);
+  useSeen(open && markSeen, inbox);
+
+  const toggle = () => {
+    setUsed(true);
+    setOpen(!open);
+  };
+  /** @param {import("react").KeyboardEvent} event */
+  const onKeyDown = (event) => {
+    if (event.key === "Escape" && open) {
+      event.stopPropagation();
+      setOpen(false);
+      button.current?.focus();
+    } else if (KEYS.includes(event.key) && panel.current?.contains(/** @type {Node} */ (event.target))) {
+      if (step(panel.current, event.key)) event.preventDefault();
+    }
+  };
+  /** @param {import("react").FocusEvent} event */
+  const onBlur = (event) => {
+    if (event.relatedTarget && !root.current?.contains(event.relatedTarget)) setOpen(false);
+  };
+  /** @param {Notification} item @returns {ItemActions} */
+  const actionsOf = (item) => ({
+    markRead: () => void inbox.markRead(item.id),
+    remove: () => {
+      step(panel.current, "ArrowDown") || panel.current?.focus(); // not to be lost with its button
+      void inbox.remove(item.id);
+    },
+    open: (event) => {
+      if (isUnread(item)) void inbox.markRead(item.id);
+      onOpenItem?.(item, event);
+    },
+  });
+
+  const { unread } = inbox;
+  const counted = unread ? words.unread(unread) : "";
+  const label = counted ? `${words.notifications}, ${counted}` : words.notifications;
+  return h(
+    "div",
+    { className: `dc-bell ${className}`.trim(), ref: root, onKeyDown, onBlur, lang: words.lang },
+    h(
+      "button",
+      {
+        type: "button",
+        className: "dc-bell-button",
+        ref: button,
+        onClick: toggle,
+        "aria-label": label,
+        "aria-haspopup": "dialog",
+        "aria-expanded": open,
+        "aria-controls": open ? id : undefined,
+      },
+      h(
+        "svg",
+        { viewBox: "0 0 24 24", width: 24, height: 24, "aria-hidden": true, fill: "currentColor" },
+        h("path", { d: BELL }),
+      ),
+      unread > 0 && h("span", { className: "dc-badge", "aria-hidden": true }, unread > 99 ? "99+" : unread),
+    ),
+    h("span", { className: "dc-hidden", role: "status", "aria-live": "polite" }, counted),
+    open &&
+      h(
+        "div",
+        { className: "dc-panel", id, role: "dialog", "aria-label": words.notifications, tabIndex: -1, ref: panel },
+        h(
+          "div",
+          { className: "dc-panel-head" },
+          h("strong", null, words.notifications),
+          h(
+            "button",
+            { type: "button", className: "dc-button", disabled: !unread, onClick: () => void inbox.markRead("all") },
+            words.markAllRead,
+          ),
+        ),
+        inbox.actionError && h("p", { className: "dc-error", role: "alert" }, words.actionFailed),
+        h(Body, { inbox, words, connected, item: (item) => (renderItem ?? plain(words))(item, actionsOf(item)) }),
+      ),
+  );
+}
+
+/** @param {import("./labels.js").Labels} words @returns {RenderItem} */
+const plain = (words) => (item, actions) => h(NotificationItem, { item, actions, words });
+
+/**
+ * The list, or why there is none.
+ * @param {object} props
+ * @param {ReturnType<typeof useNotifications>} props.inbox @param {import("./labels.js").Labels} props.words
+ * @param {boolean} props.connected @param {(item: Notification) => import("react").ReactNode} props.item
+ */
+function Body({ inbox, words, connected, item }) {
+  const { status, notifications, hasMore, loadingMore, error } = inbox;
+  const failed =
+    error &&
+    h(
+      "div",
+      { className: "dc-error", role: "alert" },
+      h("span", null, words.failed),
+      h("button", { type: "button", className: "dc-button", onClick: () => void inbox.reload() }, words.retry),
+    );
+  if (status === "error") return failed;
+  if (status === "loading") {
+    return h("p", { className: "dc-empty", role: "status" }, connected ? words.loading : words.disconnected);
+  }
+  return h(
+    "div",
+    { className: "dc-panel-body", "aria-busy": loadingMore },
+    failed,
+    notifications.length
+      ? h(
+          "ul",
+          { className: "dc-list", role: "list" },
+          notifications.map((one) =>
+            h("li", { key: one.id, className: "dc-item", "data-state": one.state, "data-level": one.level }, item(one)),
+          ),
+        )
+      : h("p", { className: "dc-empty" }, words.empty),
+    hasMore &&
+      h(
+        "button",
+        { type: "button", className: "dc-button dc-more", disabled: loadingMore, onClick: () => void inbox.loadMore() },
+        loadingMore ? words.loading : words.loadMore,
+      ),
+  );
+}
+
+/**
+ * Tells the server what was shown; each once while the list is open, whatever it answers.
+ * @param {boolean} shown @param {Pick<ReturnType<typeof useNotifications>, "notifications" | "markSeen">} inbox
+ */
+function useSeen(shown, { notifications, markSeen }) {
+  const told = useRef(/** @type {Set<string>} */ (new Set()));
+  useEffect(() => {
+    if (!shown) return told.current.clear();
+    const ids = notifications.filter(({ id, state }) => state === "unseen" && !told.current.has(id)).map(({ id }) => id);
+    for (const id of ids) told.current.add(id);
+    if (ids.length) void markSeen(ids);
+  }, [shown, notifications, markSeen]);
+}
+
+/**
+ * Moves the focus between titles.
+ * @param {HTMLElement | null} panel @param {string} key @returns {boolean} whether it did
+ */
+function step(panel, key) {
+  const titles = /** @type {HTMLElement[]} */ ([...(panel?.querySelectorAll("[data-dc-main]") ?? [])]);
+  const current = document.activeElement?.closest("li");
+  const at = titles.findIndex((title) => current?.contains(title));
+  const last = titles.length - 1;
+  const next = { ArrowDown: at + 1, ArrowUp: at < 0 ? last : at - 1, Home: 0, End: last }[key] ?? -1;
+  if (!titles[next]) return false;
+  titles[next].focus();
+  return true;
+}

@@ -1,0 +1,61 @@
+import { createElement as h } from "react";
+
+import { safeLink } from "./links.js";
+
+/** @typedef {import("./inbox_state.js").Notification} Notification */
+/**
+ * @typedef {object} ItemActions
+ * @property {() => void} markRead
+ * @property {() => void} remove
+ * @property {(event: import("react").MouseEvent) => void} open as a click on the title
+ */
+
+/** @param {Notification} item */
+export const isUnread = ({ state }) => state === "unseen" || state === "seen";
+
+/** @param {string} time RFC 3339 @param {string} lang */
+function timeText(time, lang) {
+  const found = new Date(time);
+  return Number.isNaN(found.getTime()) ? "" : found.toLocaleString(lang, { dateStyle: "medium", timeStyle: "short" });
+}
+
+/** @param {string} word @param {string} title @param {() => void} onClick */
+const icon = (word, title, onClick) =>
+  /** @type {const} */ ({ type: "button", className: "dc-icon", onClick, "aria-label": `${word}: ${title}`, title: word });
+
+/**
+ * One notification: its title is a link where it has a safe one.
+ * @param {{item: Notification, actions: ItemActions, words: import("./labels.js").Labels}} props
+ */
+export function NotificationItem({ item, actions, words }) {
+  const link = safeLink(item.link);
+  const unread = isUnread(item);
+  const main = { className: "dc-item-title", "data-dc-main": "", onClick: actions.open };
+  return h(
+    "div",
+    { className: "dc-item-body" },
+    h(
+      "div",
+      { className: "dc-item-text" },
+      unread && h("span", { className: "dc-item-new" }, h("span", { className: "dc-hidden" }, words.isNew)),
+      link ? h("a", { ...main, href: link }, item.title) : h("button", { ...main, type: "button" }, item.title),
+      item.content && h("p", { className: "dc-item-content" }, item.content),
+      h("time", { className: "dc-item-time", dateTime: item.created_at }, timeText(item.created_at, words.lang)),
+    ),
+    h(
+      "div",
+      { className: "dc-item-actions" },
+      unread &&
+        h(
+          "button",
+          icon(words.markRead, item.title, actions.markRead),
+          "✓",
+        ),
+      h(
+        "button",
+        icon(words.remove, item.title, actions.remove),
+        "×",
+      ),
+    ),
+  );
+}
