@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -30,11 +29,10 @@ def bundle(
     react: Literal[18, 19] | None = None,
     name: str = "page",
     platform: Literal["browser", "node"] = "browser",
-    alias: Mapping[str, str] | None = None,
 ) -> Path:
     """The module `folder/<name>.js`, beside it `<name>.css` if a style sheet is imported. `entry_source`: the
     text of a module (JSX too; imports relative to `clients/`) or its file. `react`: the version that
-    `react` and `react-dom` mean. `alias`: package → what is taken instead. Load it with
+    `react` and `react-dom` mean. Load it with
     `<script type="module">`.
 
     Raises AssertionError with what esbuild says.
@@ -45,7 +43,6 @@ def bundle(
     command += [f"--outfile={out}", "--log-level=warning", '--define:process.env.NODE_ENV="development"']
     command += ["--define:__VUE_OPTIONS_API__=true", "--define:__VUE_PROD_DEVTOOLS__=false"]
     command += ["--define:__VUE_PROD_HYDRATION_MISMATCH_DETAILS__=false"]
-    command += [f"--alias:{package}={other}" for package, other in (alias or {}).items()]
     if react == 18:
         command += ["--alias:react=react-18", "--alias:react-dom=react-dom-18"]
     if isinstance(entry_source, Path):

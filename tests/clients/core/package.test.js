@@ -49,7 +49,8 @@ test("no dependency, pinned tools, no host in the lock, every entry exists", () 
   const { devDependencies } = JSON.parse(read("../package.json"));
   for (const version of Object.values(devDependencies)) assert.match(version, /^(npm:[a-z-]+@)?\d+\.\d+\.\d+$/);
   assert.doesNotMatch(read("../package-lock.json"), /https?:\/\//);
-  for (const { default: path } of Object.values(found.exports).filter((one) => one.default)) assert.ok(existsSync(join(CORE, path)), path);
+  const named = Object.values(found.exports).filter((one) => one.default && !one.default.includes("*"));
+  for (const { default: path } of named) assert.ok(existsSync(join(CORE, path)), path);
   assert.equal(read("LICENSE"), readFileSync(join(CORE, "../../LICENSE"), "utf8"));
 });
 
