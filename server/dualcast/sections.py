@@ -58,6 +58,8 @@ class Server(Section, frozen=True):
     """How long SIGTERM takes to send all clients away in paced batches."""
     dev: bool = False
     """Trying out: demo tokens, test page, open statistics. Set by `serve --dev`."""
+    console: bool = False
+    """Serve /console also without `--dev`: static files, which show and do what a visitor's token allows."""
 
 
 class Bus(Section, frozen=True):

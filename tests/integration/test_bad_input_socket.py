@@ -108,6 +108,24 @@ async def test_a_bad_message_is_answered_and_the_connection_stays(
         assert [got.data for got in await socket.publications(1)] == ["still served"]
 
 
+async def test_what_is_no_command_is_answered_with_its_ref(
+    node: Node, witnesses: tuple[SseClient, WsClient]
+) -> None:
+    async with await open_socket(node.port, node.token("mallory")) as socket:
+        await socket.welcome()
+        for fields, ref in [
+            ({"type": "launch", "ref": "a"}, "a"),
+            ({"type": "read", "ids": ["i" * 300], "ref": "b"}, "b"),
+            ({"ref": "c", "type": "ping", "more": 1}, "c"),
+            ({"type": "ping", "ref": "r" * 65}, None),
+            ({"type": "ping", "ref": 7}, None),
+            (["ref"], None),
+        ]:
+            await socket.socket.send(json.dumps(fields))
+            got = await socket.next()
+            assert (got.kind, got.body["code"], got.body.get("ref")) == ("error", "bad-command", ref)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -50,6 +50,16 @@ def test_every_file_of_both_packages_is_in_the_wheel(wheel: zipfile.ZipFile, pac
     assert not missing
 
 
+def test_the_modules_of_the_client_are_among_them_as_they_are(wheel: zipfile.ZipFile) -> None:
+    source = ROOT / "clients/core/src"
+    prefix = "dualcast/gateway/client/"
+    packed = {name.removeprefix(prefix): wheel.read(name) for name in wheel.namelist() if prefix in name}
+    assert packed == {
+        path.relative_to(source).as_posix(): path.read_bytes() for path in source.rglob("*") if path.is_file()
+    }
+    assert "transports/websocket.js" in packed
+
+
 def test_scripts_and_pages_are_among_them(wheel: zipfile.ZipFile) -> None:
     suffixes = {Path(name).suffix for name in wheel.namelist()}
     assert {".lua", ".html"} <= suffixes

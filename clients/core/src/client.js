@@ -7,15 +7,16 @@ import { randomId } from "./ids.js";
 import { inboxOf } from "./inbox.js";
 import { baseOf, drivers } from "./options.js";
 import { watchPage } from "./page.js";
-import { Parity } from "./parity.js";
 import { Position } from "./position.js";
 import { request } from "./requests.js";
 import { Rest } from "./rest.js";
+import { Shadow, isShadowed } from "./shadow.js";
 import { NAMES, isOpen, isActive, isUp } from "./states.js";
 import { cursorKey, gentle, pageStore, transportKey } from "./storage.js";
 import { Timers } from "./timers.js";
 import { TIMING } from "./timing.js";
 import { Token } from "./token.js";
+import { Welcomes } from "./welcomes.js";
 
 /** @typedef {import("./engine.js").Frame} Frame */
 /** @typedef {import("./options.js").Options} Options */
@@ -33,11 +34,10 @@ export class DualcastClient {
   #token;
   #rest;
   #names;
-  #parity = new Parity();
+  #shadow = new Shadow();
+  #welcomes = new Welcomes();
   /** @type {Frame | null} */
   #greeting = null;
-  /** @type {{resolve: () => void, reject: (error: Error) => void}[]} */
-  #awaiting = [];
   /** Whose welcome was heard. */
   #arrived = { ws: 0, sse: 0 };
   #leaveAlone = () => {};
@@ -94,7 +94,7 @@ export class DualcastClient {
 
     const memory = found.ws && found.sse ? this.#transports.get(transportKey(this.base)) : null;
     const demoted = memory?.until > Date.now() ? { reason: String(memory.reason) } : null;
-    this.#sharing = options.share?.(this.base, this.instance, this.#sharer()) ?? null;
+    this.#sharing = options.share?.(this.base, randomId(), this.#sharer()) ?? null;
     const timing = { ...TIMING, ...options.timing };
     const given = { demoted, standby: options.standby ?? false, leader: !this.#sharing, timing };
     const asking = {
@@ -161,15 +161,15 @@ export class DualcastClient {
     this.#leaveAlone = () => {};
     this.#position.save();
     this.#engine.dispatch({ type: "disconnect" });
-    this.#sharing?.stop();
+    this.#part();
     this.#end("disconnected");
     this.#timers.stop();
     this.#tell();
   }
 
-  /** The user signed in again, or as somebody else: `getToken` is asked. */
+  /** The user signed in again: `getToken` is asked before the next connection. For somebody else make a new client. */
   renew() {
-    this.#token.value = "";
+    this.#token.renew();
     this.#engine.dispatch({ type: "token" });
   }
 
@@ -182,6 +182,7 @@ export class DualcastClient {
     const back = (error) => {
       for (const one of added) this.#own.delete(one);
       this.#sharing?.hello();
+      if (this.#engine.state.stopped) this.#engine.dispatch({ type: "channels" });
       throw error;
     };
     if (this.#following) {
@@ -243,7 +244,7 @@ export class DualcastClient {
     if (this.#following && this.#leader) return { ...this.#leader, leader: false };
     const { state } = this.#engine;
     const { ws, sse, stopped, stage } = state;
-    const transport = isUp(ws) && !this.#shadowed ? "websocket" : isUp(sse) ? "sse" : null;
+    const transport = isUp(ws) && !isShadowed(state) ? "websocket" : isUp(sse) ? "sse" : null;
     const busy = isOpen(ws) || isOpen(sse);
     const trying = busy || this.#following ? "connecting" : "waiting";
     const status = transport ? "live" : stopped ? "stopped" : state.asked ? trying : "off";
@@ -269,21 +270,17 @@ export class DualcastClient {
     return this.#sharing ? !this.#sharing.leading : false;
   }
 
-  /** In stage shadow the stream is the truth, the socket is compared with it. */
-  get #shadowed() {
-    return this.#engine.state.stage === "shadow" && isUp(this.#engine.state.sse);
-  }
-
   // ── what connections say ──
 
   /** @param {Frame} frame @param {"ws" | "sse"} link */
   #frame(frame, link) {
-    if (frame.ref && this.#commands.reply(frame)) return this.#position.take(frame.cursor);
-    const shadow = this.#engine.state.stage === "shadow";
-    if (frame.type === "publication") {
-      if (shadow && frame.cursor) this.#parity.note(link, /** @type {any} */ (frame), Date.now());
-      if (link === "ws" && this.#shadowed) return;
-    }
+    const { state } = this.#engine;
+    if (frame.ref && this.#commands.reply(frame)) return isShadowed(state) || this.#position.take(frame.cursor);
+    for (const one of this.#shadow.take(frame, link, state, (id) => this.#delivery.knows(id))) this.#pass(one);
+  }
+
+  /** @param {Frame} frame */
+  #pass(frame) {
     this.#sharing?.tell("frame", frame);
     this.#heed(frame);
     this.#delivery.follow(frame);
@@ -303,13 +300,13 @@ export class DualcastClient {
 
   /** @param {import("./states.js").State} state @param {import("./states.js").State} before */
   #changed(state, before) {
+    if (!isShadowed(state)) for (const frame of this.#shadow.release()) this.#pass(frame);
     if (isUp(before.ws) && !isUp(state.ws)) this.#commands.lost();
     const arrived = NAMES.some((name) => isUp(state[name]) && state[name].gen !== this.#arrived[name]);
     if (arrived) this.#welcomed();
     else if (isUp(state.sse) && !isUp(state.ws)) this.#commands.flush();
     if (state.stopped && !before.stopped) this.#end(state.stopped.reason);
-    const compares = state.stage === "shadow" && isUp(state.ws) && isUp(state.sse);
-    this.#parity.watch(compares, this.#timers, this.options.parityMs ?? 60_000, this.#report);
+    this.#shadow.watch(state, this.#timers, this.options.parityMs ?? 60_000, this.#report);
     this.#tell();
   }
 
@@ -324,17 +321,23 @@ export class DualcastClient {
   /** A connection was welcomed. */
   #welcomed() {
     for (const name of NAMES) this.#arrived[name] = this.#engine.state[name].gen;
-    this.#parity.clear();
+    this.#shadow.clear();
     this.#commands.flush();
-    for (const { resolve } of this.#awaiting.splice(0)) resolve();
+    this.#welcomes.arrived();
     this.#delivery.begin();
   }
 
   /** @param {"online" | "offline" | "visible" | "freeze" | "resume"} type */
   #page(type) {
     this.#engine.dispatch({ type });
-    if (type === "freeze") this.#sharing?.stop();
+    if (type === "freeze") this.#part();
     else if (type === "resume" && this.#engine.state.asked) this.#sharing?.start();
+  }
+
+  /** Leaves the other tabs. */
+  #part() {
+    this.#sharing?.stop();
+    this.#leader = null;
   }
 
   /**
@@ -343,24 +346,20 @@ export class DualcastClient {
    */
   async #take(type, channels) {
     const { ws } = this.#engine.state;
-    if (isUp(ws)) await Promise.race([this.#commands.send(type, { channels }), this.#welcome()]);
+    if (isUp(ws)) await this.#welcomes.next(this.#commands.send(type, { channels }));
     else if (isOpen(ws)) {
-      await this.#welcome(); // it was asked for without them
+      await this.#welcomes.next(); // it was asked for without them
       return this.#take(type, channels);
     }
-    if (isOpen(this.#engine.state.sse)) this.#engine.dispatch({ type: "channels" });
-    if (isActive(this.#engine.state) && !isUp(this.#engine.state.ws)) await this.#welcome();
-  }
-
-  /** The next welcome: it was asked for with all channels there are. @returns {Promise<void>} */
-  #welcome() {
-    return new Promise((resolve, reject) => this.#awaiting.push({ resolve, reject }));
+    const { sse, stopped } = this.#engine.state;
+    if (isOpen(sse) || stopped) this.#engine.dispatch({ type: "channels" });
+    if (isActive(this.#engine.state) && !isUp(this.#engine.state.ws)) await this.#welcomes.next();
   }
 
   /** @param {string} code */
   #end(code) {
     this.#commands.fail(code);
-    for (const { reject } of this.#awaiting.splice(0)) reject(new DualcastError(code));
+    this.#welcomes.fail(new DualcastError(code));
   }
 
   /** @param {import("./parity.js").Report} report */

@@ -1,3 +1,4 @@
+import { backoff } from "./backoff.js";
 import { take } from "./badge.js";
 import { backfill } from "./history.js";
 import { Seen } from "./seen.js";
@@ -6,6 +7,8 @@ import { Seen } from "./seen.js";
 const OWN = new Set(["connection", "badge", "parity", "publication"]);
 /** Channels whose state comes first (PROTO-43). */
 const STATEFUL = /^(presence|task|batch):/;
+/** How often history is asked again for what came late. */
+const TRIES = 6;
 
 /**
  * @typedef {object} Page
@@ -34,6 +37,11 @@ export class Delivery {
     this.#page = page;
   }
 
+  /** Whether it was delivered. @param {string} id */
+  knows(id) {
+    return this.#seen.has(id);
+  }
+
   /** @param {import("./engine.js").Frame} frame */
   take(frame) {
     const { type } = frame;
@@ -56,7 +64,7 @@ export class Delivery {
     if (type === "gap") {
       this.#page.metric("gaps", 1, { reason });
       const { fills } = this.#page;
-      if (fills === "all" || fills === reason) this.#fill({ channel, .../** @type {any} */ (rest) }).catch(() => {});
+      if (fills === "all" || fills === reason) this.#refill({ channel, .../** @type {any} */ (rest) }, 0);
       if (this.#own(channel)) this.#page.timers.soon("count", this.#ask);
     }
     if (STATEFUL.test(channel) && (type === "gap" || status === "away")) {
@@ -88,6 +96,14 @@ export class Delivery {
     if (this.#own(channel)) this.count(event === "inbox" ? publication.data : publication.inbox);
     this.#page.events.emit("publication", publication);
     if (!OWN.has(event)) this.#page.events.emit(event, publication);
+  }
+
+  /** Nobody else reads it: so again, if that may help. @param {{channel: string, history_url: string}} gap @param {number} tries */
+  #refill(gap, tries) {
+    this.#fill(gap).catch(({ retryable }) => {
+      const again = () => this.#refill(gap, tries + 1);
+      if (retryable && tries < TRIES) this.#page.timers.set(`fill:${gap.history_url}`, backoff(tries, Math.random()), again);
+    });
   }
 
   /** @param {{channel: string, history_url: string}} gap @returns {Promise<number>} */

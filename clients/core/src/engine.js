@@ -120,7 +120,7 @@ export class Engine {
         break;
       case "timer":
         this.#clock.clear(this.#timers.get(effect.name));
-        this.#timers.set(effect.name, this.#clock.set(() => this.#rang(effect.name), effect.ms));
+        this.#timers.set(effect.name, this.#clock.set(this.#rang(effect.name, this.#clock.now() + effect.ms), effect.ms));
         break;
       case "cancel":
         this.#clock.clear(this.#timers.get(effect.name));
@@ -150,10 +150,14 @@ export class Engine {
     else this.send({ type: "authenticate", token: value });
   }
 
-  /** @param {Name} name */
-  #rang(name) {
-    this.#timers.delete(name);
-    this.dispatch({ type: "timer", name, silentMs: this.#clock.now() - this.#heard[name] });
+  /** @param {Name} name @param {number} due @returns {() => void} */
+  #rang(name, due) {
+    return () => {
+      this.#timers.delete(name);
+      const now = this.#clock.now();
+      const silentMs = this.#connections[name]?.deaf ? 0 : now - this.#heard[name];
+      this.dispatch({ type: "timer", name, silentMs, lateMs: now - due });
+    };
   }
 
   /** @param {import("./states.js").Effect & {type: "open"}} effect */

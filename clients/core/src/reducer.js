@@ -20,6 +20,9 @@ export const STRIKES_PROVEN = 3;
 /** What a new token may cure. */
 const NEED_TOKEN = new Set(/** @type {number[]} */ ([CLOSE.UNAUTHORIZED, CLOSE.FORBIDDEN, CLOSE.REVOKED]));
 
+/** What other channels may cure. */
+const FOR_CHANNELS = new Set(/** @type {number[]} */ ([CLOSE.BAD_REQUEST, CLOSE.FORBIDDEN]));
+
 /** @param {State} state @param {Event} event @returns {[State, Effect[]]} */
 export function reduce(state, event) {
   const s = { ...state, ws: { ...state.ws }, sse: { ...state.sse } };
@@ -39,6 +42,7 @@ const HANDLERS = {
   connect(s, event, out) {
     s.asked = true;
     s.stopped = null;
+    s.frozen = false; // whoever is told to connect runs
     hurry(s, event, out);
   },
   disconnect(s) {
@@ -68,6 +72,7 @@ const HANDLERS = {
     wake(s, event, out);
   },
   channels(s, event, out) {
+    if (s.stopped && FOR_CHANNELS.has(s.stopped.code)) s.stopped = null;
     // A socket is told by commands; a stream says in its URL what it wants.
     if (isOpen(s.sse)) restart(s, "sse", event, out);
   },
@@ -255,7 +260,8 @@ function expired(s, name, event, out) {
   const quiet = quietMs(s, name);
   if (link.state === "idle") return;
   if (link.state === "waiting") return open(s, name, out);
-  if (isUp(link) && event.silentMs < (link.state === "live" ? quiet : link.limit)) {
+  // The timers of a hidden page ring late: what was heard since it asked is an answer.
+  if (isUp(link) && event.silentMs < (link.state === "live" ? quiet : link.limit + (event.lateMs ?? 0))) {
     if (link.state === "asked" && !s.settled) settle(s, out);
     return become(s, name, "live", Math.max(50, quiet - event.silentMs), out);
   }

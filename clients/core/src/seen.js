@@ -21,6 +21,11 @@ export class Seen {
     return true;
   }
 
+  /** @param {string} id */
+  has(id) {
+    return this.#ids.has(id);
+  }
+
   get size() {
     return this.#ids.size;
   }

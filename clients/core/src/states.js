@@ -50,7 +50,7 @@ import { TIMING } from "./timing.js";
  *   | {type: "closed", link: Name, gen: number, code: number, reason: string, status?: number, retryMs?: number,
  *      refused?: boolean}
  *   | {type: "retry", link: Name, gen: number, ms: number}
- *   | {type: "timer", name: Name, silentMs: number}
+ *   | {type: "timer", name: Name, silentMs: number, lateMs?: number}
  * )} Event
  */
 /**

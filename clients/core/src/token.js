@@ -3,8 +3,9 @@
 /** The token: fetched when it is needed, once for everybody who asks at the same time. */
 export class Token {
   #fetcher;
-  /** @type {Promise<string> | null} */
+  /** @type {Promise<string | null | undefined> | null} */
   #asking = null;
+  #turn = 0;
 
   /** @param {GetToken} [fetcher] without one there is no token: a cookie counts, or the URL */
   constructor(fetcher) {
@@ -20,10 +21,21 @@ export class Token {
     const { exp } = this.claims();
     const stale = fresh || (typeof exp === "number" && exp * 1_000 <= Date.now());
     if (!this.#fetcher || (this.value && !stale)) return this.value;
-    this.#asking ??= Promise.resolve(this.#fetcher({ fresh: stale && this.value !== "" }))
-      .then((token) => (this.value = token ?? ""))
-      .finally(() => (this.#asking = null));
-    return this.#asking;
+    const turn = this.#turn;
+    const asking = (this.#asking ??= Promise.resolve(this.#fetcher({ fresh: stale && this.value !== "" })));
+    const token = await asking.catch((error) => {
+      if (turn === this.#turn) throw error;
+    }).finally(() => {
+      if (asking === this.#asking) this.#asking = null;
+    });
+    return turn === this.#turn ? (this.value = token ?? "") : this.get();
+  }
+
+  /** The token there is counts no longer, nor does one that is on its way. */
+  renew() {
+    this.value = "";
+    this.#asking = null;
+    this.#turn += 1;
   }
 
   /**

@@ -22,6 +22,7 @@ from .sign import signed
 
 PAGES = (
     ("Start page", "/", "what this is, links"),
+    ("Console", "/console", "live events, tenants and their stages, connections, health"),
     ("Demo", "/demo", "one notification on two transports"),
     ("Test page", "/websocket-test", "each older contract: connect, send, look"),
     ("Documentation", "/docs", "every endpoint with its bodies and answers"),
@@ -114,7 +115,8 @@ def warn(settings: Settings) -> None:
     for name, path, about in PAGES:
         address = base + path
         # Where the terminal can, the address is a link that brings the token along.
-        link = Style(link=address if path == "/docs" else f"{address}#token={token}")
+        bare = path in ("/docs", "/console")  # the console takes no token from an address
+        link = Style(link=address if bare else f"{address}#token={token}")
         space = " " * (width - len(address) + 2)
         stderr.print(Text.assemble("  ", (f"{name:<15}", "bold"), (address, link), space, (about, "dim")))
     for line in (

@@ -21,6 +21,12 @@ class ClientFrame(Struct, frozen=True, forbid_unknown_fields=True, tag_field="ty
     ref: Ref | None = None
 
 
+class Referred(Struct, frozen=True):
+    """What is read of a frame that is no command."""
+
+    ref: Ref | None = None
+
+
 class ServerFrame(Struct, frozen=True, omit_defaults=True, tag_field="type", kw_only=True):
     """A frame of the server."""
 

@@ -1,67 +1,68 @@
-"""Pages of the server itself: `/`, the try-out page `/demo`, and `/websocket-test` with a tab for each older
-contract (docs/contracts/legacy-wire.md section 1.10). Their files are read once: there is no path from a
-request to the file system.
+"""Pages of the server itself: `/`, the try-out page `/demo`, `/console` for operators and admins, and
+`/websocket-test` with a tab for each older contract (docs/contracts/legacy-wire.md section 1.10); `/client/`,
+the modules of the JavaScript client that these pages, and any other, may load.
+
+They are static and hold no secret: what a page may see and do, its token decides at the REST interface.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from string import Template
 from typing import Any
 
 import msgspec
-from litestar import Response, get
+from litestar import Request, Response, get
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
 from .authentication import PUBLIC
+from .static_files import StaticFile, answer, client_files, page_files, static_file
 
-MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
-HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",
-}
+Files = Mapping[str, StaticFile]
+Asked = Request[Any, Any, Any]
 _OPTIONS: dict[str, Any] = {"opt": {PUBLIC: True}, "include_in_schema": False, "sync_to_thread": False}
 _LINKS = (
     ("/docs", "REST interface", "Every endpoint with its bodies and answers"),
     ("/asyncapi.yaml", "AsyncAPI", "Sockets and streams: frames and their meaning"),
     ("/healthz", "Health", "Whether this server is alive"),
 )
+_CONSOLE = ("/console", "Console", "Live events, tenants and their stages, connections, health")
 _DEMO = ("/demo", "Demo", "One notification on two transports")
 _TEST = ("/websocket-test", "Test page", "Each older contract: connect, send, look")
 
 
-def _files() -> dict[str, bytes]:
-    folder = files("dualcast.gateway") / "static"
-    return {item.name: item.read_bytes() for item in folder.iterdir() if item.is_file()}
-
-
-def page_routes(*, version: str = "", dev: bool = True, test_page: bool = True) -> list[Any]:
-    """`/` always; `/demo` with `dev`; `/websocket-test` with `dev` or `test_page` (elsewhere it is a 404)."""
-    found = _files()
-    with_test = dev or test_page
-    routes = [_landing(found, version, dev=dev, with_test=with_test), _assets(found, with_test=with_test)]
+def page_routes(
+    *, version: str = "", dev: bool = True, test_page: bool = True, console: bool = True
+) -> list[Any]:
+    """`/` and `/client/…` always; `/demo` with `dev`; `/websocket-test` with `dev` or `test_page`, `/console`
+    with `dev` or `console` (elsewhere they are a 404)."""
+    found = page_files()
+    links, names = list(_LINKS), {"demo.css", "landing.css", "landing.js"}
+    routes: list[Any] = [_client(client_files())]
+    if dev or console:
+        links.append(_CONSOLE)
+        names |= {name for name in found if name.startswith(("console.", "console-"))} - {"console.html"}
+        routes.append(_page("/console", found["console.html"]))
     if dev:
+        links.append(_DEMO)
         routes += _demo(found)
-    if with_test:
+    if dev or test_page:
+        links.append(_TEST)
+        names |= {name for name in found if name.startswith(("test-", "websocket-test."))}
         routes += _test_page(found, version, dev=dev)
-    return routes
+    return [
+        _landing(found, version, links),
+        _served("/pages", {name: found[name] for name in names}),
+        *routes,
+    ]
 
 
-def _landing(found: dict[str, bytes], version: str, *, dev: bool, with_test: bool) -> Any:
-    links = [*_LINKS, *((_DEMO,) if dev else ()), *((_TEST,) if with_test else ())]
-    page = Template(found["landing.html"].decode()).substitute(version=escape(version), links=_cards(links))
-
-    @get("/", name="landing", **_OPTIONS)
-    def landing() -> Response[bytes]:
-        return _answer(page.encode(), "landing.html")
-
-    return landing
+def _landing(found: Files, version: str, links: Sequence[tuple[str, str, str]]) -> Any:
+    page = Template(found["landing.html"].content.decode())
+    text = page.substitute(version=escape(version), links=_cards(links))
+    return _page("/", static_file("landing.html", text.encode()))
 
 
 def _cards(links: Sequence[tuple[str, str, str]]) -> str:
@@ -71,47 +72,47 @@ def _cards(links: Sequence[tuple[str, str, str]]) -> str:
     )
 
 
-def _assets(found: dict[str, bytes], *, with_test: bool) -> Any:
-    names = {"demo.css", "landing.css", "landing.js"}
-    if with_test:
-        names |= {name for name in found if name.startswith(("test-", "websocket-test."))}
+def _demo(found: Files) -> list[Any]:
+    names = [name for name in found if name.startswith("demo.")]
+    return [_page("/demo", found["demo.html"]), _served("/demo", {name: found[name] for name in names})]
 
-    @get("/pages/{name:str}", name="page-files", **_OPTIONS)
-    def page_file(name: FromPath[str]) -> Response[bytes]:
-        if name not in names:
+
+def _test_page(found: Files, version: str, *, dev: bool) -> list[Any]:
+    facts = static_file("facts.json", msgspec.json.encode({"dev": dev, "version": version}))
+    return [
+        _page("/websocket-test", found["websocket-test.html"]),
+        _page("/websocket-test/facts.json", facts),
+    ]
+
+
+def _page(path: str, file: StaticFile) -> Any:
+    @get(path, name=f"page:{path}", **_OPTIONS)
+    def page(request: Asked) -> Response[bytes]:
+        return answer(request, file)
+
+    return page
+
+
+def _served(path: str, found: Files) -> Any:
+    """Files by name below `path`."""
+
+    @get(path + "/{name:str}", name=f"files:{path}", **_OPTIONS)
+    def one(request: Asked, name: FromPath[str]) -> Response[bytes]:
+        if name not in found:
             raise NotFoundException
-        return _answer(found[name], name)
+        return answer(request, found[name])
 
-    return page_file
+    return one
 
 
-def _demo(found: dict[str, bytes]) -> list[Any]:
-    @get("/demo", **_OPTIONS)
-    def demo() -> Response[bytes]:
-        return _answer(found["demo.html"], "demo.html")
+def _client(found: Files) -> Any:
+    """The client's modules import one another by relative paths, so they keep their folders."""
 
-    @get("/demo/{name:str}", **_OPTIONS)
-    def demo_file(name: FromPath[str]) -> Response[bytes]:
-        if name not in found or not name.startswith("demo."):
+    @get("/client/{path:path}", name="files:/client", **_OPTIONS)
+    def module(request: Asked, path: FromPath[str]) -> Response[bytes]:
+        file = found.get(path.removeprefix("/"))
+        if file is None:
             raise NotFoundException
-        return _answer(found[name], name)
+        return answer(request, file)
 
-    return [demo, demo_file]
-
-
-def _test_page(found: dict[str, bytes], version: str, *, dev: bool) -> list[Any]:
-    facts = msgspec.json.encode({"dev": dev, "version": version})
-
-    @get("/websocket-test", name="websocket-test", **_OPTIONS)
-    def test_page() -> Response[bytes]:
-        return _answer(found["websocket-test.html"], "websocket-test.html")
-
-    @get("/websocket-test/facts.json", name="websocket-test-facts", **_OPTIONS)
-    def test_page_facts() -> Response[bytes]:
-        return Response(facts, media_type="application/json", headers=HEADERS)
-
-    return [test_page, test_page_facts]
-
-
-def _answer(content: bytes, name: str) -> Response[bytes]:
-    return Response(content, media_type=MEDIA_TYPES[name.rpartition(".")[2]], headers=HEADERS)
+    return module

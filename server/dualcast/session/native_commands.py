@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from dualcast.dialects.native import decode_command, socket_frame
+from dualcast.dialects.native import command_ref, decode_command, socket_frame
 from dualcast.dialects.native_base import ServerFrame
 from dualcast.dialects.native_person import PersonCommand
 from dualcast.dialects.native_types import (
@@ -82,7 +82,7 @@ class NativeCommands:
         try:
             command = decode_command(text)
         except DualcastError as error:
-            self.error(session, None, error)
+            self.error(session, command_ref(text), error)
             return
         if session.pending is not None:
             if len(session.pending) >= session.node.settings.max_pending_commands:

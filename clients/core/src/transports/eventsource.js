@@ -31,6 +31,7 @@ export function eventSourceDriver(Source) {
       on.closed({ code: 1006, reason: refused ? "refused" : "closed", refused });
     };
     return {
+      deaf: true,
       listen,
       close() {
         source.onopen = source.onerror = null;

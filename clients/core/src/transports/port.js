@@ -33,6 +33,7 @@
  * @typedef {object} Connection
  * @property {(text: string) => void} [send]
  * @property {(name: string) => void} [listen] one more event name
+ * @property {boolean} [deaf] it does not hear heartbeats: its silence says nothing
  * @property {() => void} close
  */
 /** @typedef {(request: Request, on: Handlers) => Connection} Driver May throw: then it is as if it had closed. */
