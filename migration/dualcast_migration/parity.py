@@ -69,8 +69,18 @@ class _Frame(_Publication):
     cursor: str = ""
 
 
+class _View(Struct):
+    """A publication as the events of an older stream (`?view=`)."""
+
+    id: str
+    events: Raw
+    type: str = ""
+    cursor: str = ""
+
+
 _decode_event = msgspec.json.Decoder(_Publication).decode
 _decode_frame = msgspec.json.Decoder(_Frame).decode
+_decode_view = msgspec.json.Decoder(_View).decode
 
 
 def read_stream(text: str) -> list[Arrival]:
@@ -89,7 +99,7 @@ def read_socket(texts: Iterable[str]) -> list[Arrival]:
     found = []
     for text in texts:
         frame = _publication(text, _decode_frame)
-        if isinstance(frame, _Frame) and frame.type == "publication" and frame.cursor:
+        if isinstance(frame, _Frame | _View) and frame.type in ("publication", "view") and frame.cursor:
             found += _arrival(frame.cursor, frame)
     return found
 
@@ -101,14 +111,16 @@ def tells_gap(text: str) -> bool:
     return "event: gap\n" in text or text.startswith('{"type":"gap"')
 
 
-def _publication(text: str, decode: Callable[[str], _Publication]) -> _Publication | None:
-    try:
-        return decode(text)
-    except msgspec.MsgspecError:
-        return None  # a signal
+def _publication(text: str, decode: Callable[[str], _Publication]) -> _Publication | _View | None:
+    for read in (decode, _decode_view):
+        try:
+            return read(text)
+        except msgspec.MsgspecError:
+            continue
+    return None  # a signal
 
 
-def _arrival(cursor: str, publication: _Publication | None) -> list[Arrival]:
+def _arrival(cursor: str, publication: _Publication | _View | None) -> list[Arrival]:
     if publication is None:
         return []
     try:
@@ -116,6 +128,9 @@ def _arrival(cursor: str, publication: _Publication | None) -> list[Arrival]:
     except BadCursor:
         return []
     seen = blake2b(digest_size=16)
+    if isinstance(publication, _View):
+        seen.update(bytes(publication.events))
+        return [Arrival(epoch, offset, publication.id, seen.digest())]
     for part in (publication.channel, publication.event, publication.time):
         seen.update(part.encode() + b"\0")
     seen.update(bytes(publication.data) + b"\0" + bytes(publication.inbox))

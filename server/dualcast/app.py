@@ -300,12 +300,18 @@ def build(settings: Settings) -> Composition:
             ),
         ),
         connections_per_address=limits.connections_per_ip,
+        views=contracts.views(features.known.owner),
     )
     handlers = [
         stream_route(delivery),
         socket_route(delivery),
         *contracts.routes(delivery, features.known.owner),
-        *page_routes(version=__version__, dev=settings.server.dev, test_page=settings.legacy.test_page),
+        *page_routes(
+            version=__version__,
+            dev=settings.server.dev,
+            test_page=settings.legacy.test_page,
+            console=settings.server.console,
+        ),
     ]
     app = litestar_app(services, handlers)
     return Composition(

@@ -10,9 +10,12 @@ from dualcast.bus.announcing import Announcer
 from dualcast.dialects.legacy import LegacySettings, Stats
 from dualcast.gateway.connect import Delivery
 from dualcast.gateway.legacy.demo import DemoJobs, demo_routes
+from dualcast.gateway.legacy.finding import ContractUnusable, contract_endpoints
 from dualcast.gateway.legacy.routes import legacy_routes, make_legacy
 from dualcast.gateway.legacy.services import Legacy, Owner
+from dualcast.gateway.views import Views
 from dualcast.session.legacy_registry import Registry
+from dualcast.transport.views import ViewKind
 
 
 class Contracts:
@@ -42,6 +45,14 @@ class Contracts:
             self._jobs = DemoJobs(Announcer(delivery.services.bus), lambda: int(time.time() * 1000))
             handlers += demo_routes(self._jobs)
         return handlers
+
+    def views(self, owner: Owner) -> Views:
+        """What clients of the native protocol may see of these contracts. Raises ContractUnusable."""
+        endpoints = contract_endpoints(self.settings, self._dialects)
+        streams = [endpoint for endpoint in endpoints if endpoint.view and endpoint.transport == "sse"]
+        if len({endpoint.view for endpoint in streams}) < len(streams):
+            raise ContractUnusable("two streams have views of one name")
+        return Views([ViewKind(endpoint, self._registry) for endpoint in streams], owner)
 
     def gauges(self) -> dict[str, float]:
         """Plain numbers for `/metrics`."""

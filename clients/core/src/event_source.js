@@ -1,7 +1,7 @@
 import { SIGNALS } from "./codes.js";
 import { Cursor } from "./cursor.js";
 import { CLOCK, Engine } from "./engine.js";
-import { baseOf, drivers } from "./options.js";
+import { drivers } from "./options.js";
 import { watchPage } from "./page.js";
 import { request } from "./requests.js";
 import { Rest } from "./rest.js";
@@ -9,18 +9,21 @@ import { Seen } from "./seen.js";
 import { isOpen, isUp } from "./states.js";
 import { TIMING } from "./timing.js";
 import { Token } from "./token.js";
+import { locate } from "./views.js";
 
-const PATH = "/v1/stream";
 const CONNECTING = 0;
 const OPEN = 1;
 const CLOSED = 2;
 /** Of a socket's publication: what a stream has not. */
 const HEAD = /^\{"type":"[a-z_]+",?(?:"cursor":"[^"]*",|"recovered":true,)*/;
+/** Publications the stream may be behind the socket in stage `shadow`; beyond it nobody waits for it. */
+const APART = 1_000;
 
 /**
  * `EventSource` (WHATWG HTML section 9.2) that speaks WebSocket or SSE underneath, as the tenant's stage says: the
- * same events with the same text, whichever carried them, each once. A URL that is not dualcast's `/v1/stream`
- * is read as a plain event stream.
+ * same events with the same text, whichever carried them, each once. It knows dualcast's `/v1/stream` and the
+ * streams `/api/notifications/stream`, `/api/stream/tasks/{id}` and `/api/stream/batches/{id}` of older pages, under
+ * any path; a stream of anybody else is read as what it is.
  *
  * A WebSocket needs a token of its own: `token` in the URL, a cookie, or `getToken`. With only a `ticket` in the
  * URL it stays on SSE.
@@ -28,12 +31,25 @@ const HEAD = /^\{"type":"[a-z_]+",?(?:"cursor":"[^"]*",|"recovered":true,)*/;
 export class DualcastEventSource extends EventTarget {
   #state = CONNECTING;
   #origin;
+  #options;
+  #drivers;
+  #token;
+  #given;
+  /** @type {import("./views.js").Place | null} */
+  #place;
   #names = new Set();
   #seen = new Seen();
   #last = "";
+  /** It was open once. */
+  #proven = false;
+  /** @type {{event: string, data: string}[]} what a view says first */
+  #greeting = [];
+  /** @type {Map<string, [import("./engine.js").Frame, string]>} in stage `shadow`: what only the socket has brought */
+  #apart = new Map();
   /** @type {Record<string, {listener: ((event: any) => void) | null, call: (event: Event) => void}>} */
   #handlers = {};
   #cursor = new Cursor();
+  /** @type {Engine} */
   #engine;
   #leave;
 
@@ -53,44 +69,73 @@ export class DualcastEventSource extends EventTarget {
     /** @readonly */ this.url = parsed.href;
     /** @readonly */ this.withCredentials = Boolean(options.withCredentials);
     this.#origin = parsed.origin;
-
-    const native = parsed.pathname.endsWith(PATH);
+    this.#options = options;
+    this.#place = locate(parsed);
+    this.#token = new Token(options.getToken);
+    const ask = options.fetch ?? globalThis.fetch;
+    this.#drivers = drivers({
+      ...options,
+      fetch: async (given, init) => {
+        const answer = await ask(given, init);
+        if (!this.#place && answer.url) this.#origin = new URL(answer.url).origin; // it may have been redirected
+        return answer;
+      },
+    });
     const query = parsed.searchParams;
-    const found = drivers(options);
-    if (!native || (query.has("ticket") && !options.getToken)) {
-      Object.assign(found, { ws: undefined, unopened: "chosen" });
-    }
-    const token = new Token(options.getToken);
-    const base = native ? baseOf(parsed.href.replace(/[?#].*/, "").slice(0, -PATH.length)) : "";
-    const rest = new Rest(base, token, found.fetcher, this.withCredentials);
-    const instance = query.get("instance") ?? options.instance ?? Math.random().toString(36).slice(2);
+    if (query.has("ticket") && !options.getToken) Object.assign(this.#drivers, { ws: undefined, unopened: "chosen" });
+    const view = this.#place?.view;
+    // Of an older path's parameters only the token means something.
+    const own = query.get("token");
+    this.#given = view ? new URLSearchParams({ view, ...(own && { token: own }) }) : query;
+    this.#engine = this.#start();
+    this.#leave = watchPage((type) => this.#engine.dispatch({ type }), () => {});
+    this.#engine.dispatch({ type: "connect" });
+  }
 
+  #start() {
+    const { withCredentials } = this;
+    const place = this.#place;
+    const options = this.#options;
+    const token = this.#token;
+    const found = { ...this.#drivers };
+    const stream = found.sse;
+    if (!place) found.ws = undefined;
+    else if (stream) {
+      // A 5xx is that of a proxy whose server is away. Over a WebSocket nobody can tell, so it is a broken network.
+      found.sse = (asked, on) =>
+        stream(asked, {
+          ...on,
+          closed: (end) => on.closed({ ...end, refused: end.refused && !(this.#proven && (end.status ?? 0) >= 500) }),
+        });
+    }
+    const base = place?.base ?? "";
+    const asking = {
+      base,
+      token,
+      rest: new Rest(base, token, found.fetcher, withCredentials),
+      options,
+      drivers: found,
+      instance: this.#given.get("instance") ?? options.instance ?? Math.random().toString(36).slice(2),
+      channels: () => [],
+      events: () => (place?.view ? ["publication"] : this.#names),
+      cursor: () => this.#cursor.newest,
+      given: this.#given,
+    };
     /** @type {import("./engine.js").Owner["request"]} */
     const foreign = async () => ({
       url: this.url.replace(/#.*/, ""),
       lastEventId: this.#last,
-      credentials: this.withCredentials,
+      credentials: withCredentials,
       events: this.#names,
     });
-    const asking = {
-      base,
-      token,
-      rest,
-      options,
-      drivers: found,
-      instance,
-      channels: () => [],
-      events: () => this.#names,
-      cursor: () => this.#cursor.newest,
-      given: query,
-    };
-    this.#engine = new Engine(
+    /** @type {Engine} */
+    const engine = new Engine(
       {
-        request: native ? (link, fresh, reason) => request(asking, link, fresh, reason) : foreign,
+        request: place ? (link, fresh, reason) => request(asking, link, fresh, reason) : foreign,
         frame: (frame, link, text) => this.#frame(frame, link, text),
-        raw: native ? undefined : (event) => this.#fire(event.type, event.data, event.id),
+        raw: place ? undefined : (event) => this.#fire(event.type, event.data, event.id),
         token,
-        changed: (state, before) => this.#changed(state, before, native),
+        changed: (state, before) => engine === this.#engine && this.#changed(state, before),
         remember: () => {},
         metric: (name, value, labels) => options.metrics?.(name, value, labels),
       },
@@ -98,8 +143,7 @@ export class DualcastEventSource extends EventTarget {
       { strict: true, timing: { ...TIMING, ...options.timing } },
       options.clock ?? CLOCK,
     );
-    this.#leave = watchPage((type) => this.#engine.dispatch({ type }), () => {});
-    this.#engine.dispatch({ type: "connect" });
+    return engine;
   }
 
   /** 0: connecting, 1: open, 2: closed. */
@@ -127,44 +171,88 @@ export class DualcastEventSource extends EventTarget {
     this.#engine?.listen(String(type));
   }
 
-  /**
-   * @param {import("./states.js").State} state @param {import("./states.js").State} before @param {boolean} native
-   */
-  #changed(state, before, native) {
+  /** @param {import("./states.js").State} state @param {import("./states.js").State} before */
+  #changed(state, before) {
     if (this.#state === CLOSED) return;
-    if (!native && state.sse.state === "greeting") {
+    if (!this.#place && state.sse.state === "greeting") {
       const frame = { type: "welcome", heartbeat_s: 2_000_000 }; // any stream: silence says nothing
       return this.#engine.dispatch({ type: "frame", link: "sse", gen: state.sse.gen, frame });
     }
+    if (this.#apart.size && (!isUp(state.sse) || state.stage !== "shadow")) this.#together();
     const up = isUp(state.ws) || isUp(state.sse);
     /** @param {import("./states.js").Name} one */
     const broken = (one) => isOpen(before[one]) && !isOpen(state[one]);
-    // A WebSocket that fails while a stream is being opened in its place is nothing to the page.
-    const broke = broken("sse") || (broken("ws") && (this.#state === OPEN || state.sse.state === "idle"));
+    // A WebSocket that does not open is nothing to the page while a stream may: many a page closes at its first error.
+    const broke = broken("sse") || (broken("ws") && (this.#state === OPEN || !state.has.sse || state.gone));
     if (state.stopped) {
+      if (this.#place?.view && !this.#proven && state.has.sse) return this.#plain(state.stopped.reason);
       this.close();
       this.dispatchEvent(new Event("error"));
     } else if (up && this.#state === CONNECTING) {
       this.#state = OPEN;
+      this.#proven = true;
       this.dispatchEvent(new Event("open"));
+      for (const { event, data } of this.#greeting) this.#fire(event, data, this.#last);
     } else if (!up && broke) {
       this.#state = CONNECTING;
       this.dispatchEvent(new Event("error"));
     }
   }
 
+  /** A server without this view has the stream itself, or says by that why not. @param {string} reason */
+  #plain(reason) {
+    this.#options.metrics?.("no_view", 1, { reason });
+    this.#place = null;
+    this.#engine = this.#start();
+    this.#engine.dispatch({ type: "connect" });
+  }
+
   /** @param {import("./engine.js").Frame} frame @param {"ws" | "sse"} link @param {string} text */
   #frame(frame, link, text) {
-    const besides = link === "ws" && isUp(this.#engine.state.sse);
-    const publication = frame.type === "publication";
-    const shadow = besides && this.#engine.state.stage === "shadow"; // the stream is the truth
-    if (shadow && publication) return;
-    if (publication ? this.#seen.add(frame.id) : SIGNALS.includes(frame.type) && !besides) {
-      if (frame.cursor && (publication || link === "sse")) this.#last = frame.cursor;
-      const data = link === "ws" ? "{" + text.replace(HEAD, "") : text;
-      this.#fire(publication ? frame.event : frame.type, data, this.#last);
+    const { events, id, type } = frame;
+    const { sse, stage } = this.#engine.state;
+    const besides = link === "ws" && isUp(sse);
+    const publication = id && (events || type === "publication");
+    if (stage === "shadow") {
+      // The stream is the truth. What comes by the socket first is kept until the stream has it, or ends.
+      this.#apart.delete(id);
+      if (besides) {
+        if (publication && !this.#seen.has(id)) this.#apart.set(id, [frame, text]);
+        if (this.#apart.size > APART) this.#together();
+        return;
+      }
     }
-    if (this.#cursor.take(frame.cursor)) this.#last = frame.cursor;
+    this.#tell(frame, link, text, besides);
+  }
+
+  /** @param {import("./engine.js").Frame} frame @param {"ws" | "sse"} link @param {string} text @param {boolean} besides */
+  #tell(frame, link, text, besides) {
+    const { id, type, cursor } = frame;
+    if (this.#place?.view) this.#viewed(frame, besides);
+    else if (type === "publication" ? this.#seen.add(id) : SIGNALS.includes(type) && !besides) {
+      const publication = type === "publication";
+      if (cursor && (publication || link === "sse")) this.#last = cursor;
+      const data = link === "ws" ? "{" + text.replace(HEAD, "") : text;
+      this.#fire(publication ? frame.event : type, data, this.#last);
+    }
+    if (this.#cursor.take(cursor) && !this.#place?.view) this.#last = cursor;
+  }
+
+  /** A frame of a view: its events as they came. @param {import("./engine.js").Frame} frame @param {boolean} besides */
+  #viewed({ type, view, told, events, id, cursor, reason }, besides) {
+    if (view) this.#greeting = view;
+    if (told) this.#given.set("told", told);
+    if (type === "gap") this.#options.metrics?.("gaps", 1, { reason });
+    if (!events || (id ? !this.#seen.add(id) : besides)) return;
+    // As on the stream itself: the last event of a publication has the id.
+    for (const one of events) this.#fire(one.event, one.data, (one === events.at(-1) && cursor) || this.#last);
+  }
+
+  /** The stream is gone, or no longer the truth: what only the socket has brought is told now. */
+  #together() {
+    const left = [...this.#apart.values()];
+    this.#apart.clear();
+    for (const [frame, text] of left) this.#tell(frame, "ws", text, false);
   }
 
   /** @param {string} type @param {string} data @param {string} lastEventId */

@@ -285,6 +285,9 @@ class Endpoint:
     fresh_id: Callable[[Facts], str] | None = None
     """A client id when none was chosen, or the chosen one is taken."""
     farewell: Callable[[Facts], Farewell | None] | None = None
+    view: str = ""
+    """Streams: the name by which clients of the native protocol get the same events (`?view=`, PROTO-66). Of
+    a path with a parameter the view has its value: `name:<value>`. "": they cannot."""
 
 
 Contract = Callable[[LegacySettings], Sequence[Endpoint]]

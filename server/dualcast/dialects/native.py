@@ -11,12 +11,13 @@ from dualcast.model.errors import BadRequest
 from dualcast.model.inbox import Badge
 from dualcast.model.publication import Entry, Gap
 
-from .native_base import ServerFrame
+from .native_base import Referred, ServerFrame
 from .native_types import ClientCommand, GapFrame
 
 _encode = msgspec.json.Encoder().encode
 _encode_str = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[ClientCommand] = msgspec.json.Decoder(ClientCommand)
+_referred: msgspec.json.Decoder[Referred] = msgspec.json.Decoder(Referred)
 _JSON_MEMO = "native-json"
 
 
@@ -88,14 +89,17 @@ def stream_publication(entry: Entry) -> bytes:
     return b"event: %b\ndata: {%b\n\n" % (event, _json(entry))
 
 
-def stream_frame(frame: ServerFrame, *, cursor: str | None = None, retry_ms: int | None = None) -> bytes:
-    """The SSE block of a signal: event name = the frame's tag, data = the same object without `type`."""
+def stream_frame(
+    frame: ServerFrame, *, cursor: str | None = None, retry_ms: int | None = None, event: str = ""
+) -> bytes:
+    """The SSE block of a signal: event name = the frame's tag (or `event`), data = the same object without
+    `type`."""
     fields = msgspec.to_builtins(frame)
-    event = fields.pop("type")
+    tag = fields.pop("type")
     head = f"retry: {retry_ms}\n" if retry_ms is not None else ""
     if cursor:
         head += f"id: {cursor}\n"
-    return b"%bevent: %b\ndata: %b\n\n" % (head.encode(), event.encode(), _encode(fields))
+    return b"%bevent: %b\ndata: %b\n\n" % (head.encode(), (event or tag).encode(), _encode(fields))
 
 
 def _state(channel: str, data: bytes | None, status: str) -> bytes:
@@ -133,6 +137,15 @@ def gap_frame(gap: Gap, epoch: str, cursor: str | None) -> GapFrame:
         cursor=cursor,
         history_url=f"/v1/channels/{quote(gap.channel, safe=':')}/history?after={after}",
     )
+
+
+def command_ref(text: str) -> str | None:
+    """The `ref` of a frame that is no command, so that whoever waits for its answer gets one (PROTO-21); None
+    where it has none that could be sent back."""
+    try:
+        return _referred.decode(text).ref
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
 
 
 def decode_command(text: str) -> ClientCommand:

@@ -28,7 +28,8 @@ REPLACED_RETRY_MS = 60_000
 turn."""
 
 
-def _welcome(session: Any, heartbeat_s: int) -> Welcome:
+def welcome_frame(session: Any, heartbeat_s: int, **more: Any) -> Welcome:
+    """The first frame of a session; `more`: further fields."""
     principal = session.principal
     return Welcome(
         connection=session.id,
@@ -39,6 +40,7 @@ def _welcome(session: Any, heartbeat_s: int) -> Welcome:
         heartbeat_s=heartbeat_s,
         cursor=session.cursor,
         expires_at=principal.expires_at or None,
+        **more,
     )
 
 
@@ -60,12 +62,12 @@ class NativeSocket:
     name = "native"
 
     def welcome(self, session: Any) -> bytes:
-        return socket_frame(_welcome(session, session.node.settings.heartbeat_ws_s))
+        return socket_frame(welcome_frame(session, session.node.settings.heartbeat_ws_s))
 
     def gap(self, session: Any, gap: Gap) -> bytes:
         return socket_frame(gap_frame(gap, session.epoch, session.cursor))
 
-    def state(self, session: Any, channel: str, data: bytes | None, status: str) -> bytes:
+    def state(self, session: Any, channel: str, data: bytes | None, status: str) -> bytes | None:
         return socket_state(channel, data, status)
 
     def unsubscribed(self, names: Sequence[str]) -> bytes:
@@ -104,13 +106,13 @@ class NativeStream:
     name = "native"
 
     def welcome(self, session: Any) -> bytes:
-        frame = _welcome(session, session.node.settings.heartbeat_sse_s)
+        frame = welcome_frame(session, session.node.settings.heartbeat_sse_s)
         return stream_frame(frame, cursor=session.cursor, retry_ms=session.retry_ms())
 
     def gap(self, session: Any, gap: Gap) -> bytes:
         return stream_frame(gap_frame(gap, session.epoch, session.cursor), cursor=session.cursor)
 
-    def state(self, session: Any, channel: str, data: bytes | None, status: str) -> bytes:
+    def state(self, session: Any, channel: str, data: bytes | None, status: str) -> bytes | None:
         return stream_state(channel, data, status)
 
     def unsubscribed(self, names: Sequence[str]) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from .native_base import ChannelName, ClientFrame, CursorText, InboxBadge, ServerFrame
 from .native_person import (
@@ -63,6 +63,14 @@ class Ping(ClientFrame, tag="ping", frozen=True, kw_only=True):
 ClientCommand = Subscribe | Unsubscribe | Resume | Ack | Authenticate | Ping | PersonCommand
 
 
+class ViewEvent(Struct, frozen=True, kw_only=True):
+    """One event of an older event stream."""
+
+    event: str
+    data: str
+    """The text that the stream writes behind `data:`, byte for byte."""
+
+
 class Welcome(ServerFrame, tag="welcome", frozen=True, kw_only=True):
     """First frame. Everything published after `cursor` on `channels` will arrive."""
 
@@ -79,6 +87,19 @@ class Welcome(ServerFrame, tag="welcome", frozen=True, kw_only=True):
     """Missing while the event bus is away; a `status` frame follows."""
     expires_at: int | None = None
     """Unix seconds when the token expires."""
+    view: list[ViewEvent] | None = None
+    """With `?view=`: what that stream says first."""
+    told: Annotated[str, Meta(max_length=64)] | None = None
+    """With `?view=`: for `?told=` of the connections that follow."""
+
+
+class ViewFrame(ServerFrame, tag="view", frozen=True, kw_only=True):
+    """With `?view=`, in place of `publication` and `state`: events of an older event stream."""
+
+    cursor: str | None = None
+    id: str | None = None
+    """Of the publication; missing: it is none (a heartbeat)."""
+    events: list[ViewEvent]
 
 
 class Published(ServerFrame, tag="publication", frozen=True, kw_only=True):
@@ -217,6 +238,7 @@ class Drain(ServerFrame, tag="drain", frozen=True, kw_only=True):
 ServerMessage = (
     Welcome
     | Published
+    | ViewFrame
     | StateFrame
     | Subscribed
     | Unsubscribed

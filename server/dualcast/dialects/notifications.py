@@ -84,6 +84,7 @@ def endpoints(settings: LegacySettings, clock: Callable[[], float] = time.monoto
             heartbeat_s=beat_s,
             heartbeat_always=True,
             replaced=replaced,
+            view="notifications",
         ),
         *task_endpoints(settings, beat_s, clock),
     )

@@ -105,6 +105,7 @@ def task_endpoints(
             heartbeat_always=True,
             silent_s=settings.task_idle_s,
             replaced=replaced,
+            view="task",
         ),
         Endpoint(
             dialect=DIALECT,
@@ -122,6 +123,7 @@ def task_endpoints(
             ends=batch_ends,
             ended=batch_ended,
             replaced=replaced,
+            view="batch",
         ),
     )
 

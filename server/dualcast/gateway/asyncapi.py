@@ -22,15 +22,15 @@ _ABOUT = (
 )
 _ABOUT_STREAM = (
     "`id:` is the cursor, `event:` the type, `data:` the object without its `type`; "
-    "publications come under their own event type."
+    "publications come under their own event type, with `?view=` those of an older stream as `publication`."
 )
 _SCHEMAS = "#/components/schemas/"
 _SOCKET_ONLY = frozenset(
-    {"subscribed", "authenticated", "error", "pong", "bye", "publication"}
+    {"subscribed", "authenticated", "error", "pong", "bye", "publication", "view"}
     | {"inbox_page", "inbox_counters", "marked", "sent", "done", "presence_state"}
 )
 """Server frames without an event of that name on `/v1/stream`; a publication has its own type as event name
-there.
+there, what a view says is called `publication`.
 """
 
 

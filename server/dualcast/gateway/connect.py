@@ -4,7 +4,7 @@ parameters."""
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -22,7 +22,13 @@ from dualcast.model.errors import (
 )
 from dualcast.model.principal import Principal
 from dualcast.presence.devices import check_device_id, check_kind
-from dualcast.session.admission import check_channels, check_limits, check_tenant_limit, evict_oldest
+from dualcast.session.admission import (
+    check_channels,
+    check_limits,
+    check_tenant_limit,
+    evict_oldest,
+    evict_oldest_pages,
+)
 from dualcast.session.arriving import introduce
 from dualcast.session.native_commands import NativeCommands
 from dualcast.session.node import Node
@@ -37,6 +43,7 @@ from dualcast_migration.policy import Decision
 from .authentication import client_address
 from .body import header
 from .services import Services
+from .views import View, Views
 from .visitors import note_caller, visitor_of
 
 Scope = MutableMapping[str, Any]
@@ -60,6 +67,7 @@ class Delivery:
     tenants: TenantStore
     commands: NativeCommands
     connections_per_address: int = 200
+    views: Views = field(default_factory=Views)
 
 
 class Request:
@@ -77,6 +85,8 @@ class Request:
         "instance",
         "position",
         "tenant",
+        "told",
+        "view",
         "visitor",
     )
 
@@ -93,6 +103,13 @@ class Request:
     device_id: str
     address: str
     visitor: Visitor
+    view: View | None
+    told: str
+    """What `?told=` says; only with a view."""
+
+    def __init__(self) -> None:
+        self.view = None
+        self.told = ""
 
     @property
     def principal(self) -> Principal:
@@ -163,7 +180,13 @@ async def admit(delivery: Delivery, scope: Scope, kind: Kind) -> Request:
     request.tenant = tenant
     request.decision = tenant.decide(principal.sub, delivery.node.now_s())
     parameters = query(scope)
-    request.channels = requested_channels(principal, parameters)
+    request.view = delivery.views.find(view) if (view := _last(parameters, "view")) else None
+    if request.view is not None:
+        # Its channels are its own.
+        request.channels = request.view.admit(principal, int(delivery.node.now_s() * 1000))
+    else:
+        request.channels = requested_channels(principal, parameters)
+    request.told = _last(parameters, "told")
     request.grant_changes = delivery.node.grant_changes
     check_channels(delivery.node, request.channels)
     await _allowed(delivery, request)
@@ -176,6 +199,9 @@ async def admit(delivery: Delivery, scope: Scope, kind: Kind) -> Request:
 
 
 async def _allowed(delivery: Delivery, request: Request) -> None:
+    if request.view is not None:
+        await request.view.check(delivery.services.access, request.principal)
+        return
     for name in request.channels[2:]:
         if not await delivery.services.access.may_subscribe(request.principal, name):
             raise Forbidden(f"not allowed to subscribe to {name}", code="forbidden-channel")
@@ -204,7 +230,10 @@ async def make_session(
     if not await watched(node, session.channels) and node.hub.available:
         raise BusUnavailable("the event bus does not answer", retry_after_s=2)
     session.visitor = request.visitor
-    await introduce(session)
+    if request.view is not None:
+        await request.view.open(session, resumed=request.position != FROM_NOW, told=request.told)
+    else:
+        await introduce(session)
     # While it was waited for, the session was in no index: nobody else would end it or take channels from it.
     while node.grant_changes != request.grant_changes:
         request.grant_changes = node.grant_changes
@@ -213,6 +242,9 @@ async def make_session(
         raise Unauthorized("the token was revoked")
     _decide_again(delivery, request, session)
     session.settle()
+    if request.view is not None:
+        evict_oldest_pages(node, session, limit=request.view.kind.registry.max_per_user)
+        return session
     limit = request.tenant.settings.max_connections_per_user
     limit = node.settings.max_per_user if limit is None else limit
     if limit:

@@ -104,6 +104,7 @@ CODES: dict[str, str] = {
     "unknown-batch": "There is no such batch",
     "unknown-task": "There is no such task",
     "unknown-tenant": "There is no such tenant",
+    "unknown-view": "There is no such view",
     "unsupported-encoding": "Compressed bodies are not accepted",
     "unsupported-media-type": "The media type is not accepted",
     "value-too-big": "The value is too big",

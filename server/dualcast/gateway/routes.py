@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import msgspec
 from litestar import Litestar, Request, Router
@@ -100,10 +100,19 @@ class CheckedRequest(Request[Any, Any, Any]):
         return decode(await self.body(), _json)
 
 
+class RestRouter(Router):
+    """Is made for one application. Litestar registers a deep copy of a router, so that it can be registered
+    twice; of this one that would be a third of the work of a start.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
 def routers(services: Services, publishing: Sequence[ASGIRouteHandler] = ()) -> list[ControllerRouterHandler]:
     """Every REST handler. `publishing`: those of `publish_routes`, when they are there already."""
     version = services.settings.version
-    rest = Router(
+    rest = RestRouter(
         "/", route_handlers=REST, response_headers=[ResponseHeader(name="Cache-Control", value="no-store")]
     )
     return [

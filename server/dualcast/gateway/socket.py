@@ -6,6 +6,7 @@ denied handshake.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from litestar.handlers import asgi
@@ -18,6 +19,7 @@ from dualcast.identity.credentials import SUBPROTOCOL
 from dualcast.model.codes import Close
 from dualcast.model.errors import DualcastError, Forbidden, TokenExpired, Unauthorized
 from dualcast.session.moving import SOCKET_URL
+from dualcast.session.session import Session
 from dualcast.transport.asgi import respond_websocket
 from dualcast.transport.detach import DEFLATE
 from dualcast.transport.encodings import NATIVE_WS, NATIVE_WS_DEFLATE
@@ -70,14 +72,12 @@ def socket_route(delivery: Delivery) -> ASGIRouteHandler:
                 await _refuse(scope, receive, send, code, code.reason)
                 return
             deflate = (scope.get("extensions") or {}).get(DEFLATE)
-            session = await make_session(
-                delivery,
-                request,
-                WebSocketSession,
-                encoding=NATIVE_WS_DEFLATE if deflate else NATIVE_WS,
-                dialect=SOCKET,
-                receiver=delivery.commands,
-            )
+            encoding = NATIVE_WS_DEFLATE if deflate else NATIVE_WS
+            make: Callable[..., Session] = WebSocketSession
+            parts: dict[str, Any] = {"encoding": encoding, "dialect": SOCKET}
+            if request.view is not None:
+                make, parts = request.view.parts("ws", deflate=bool(deflate))
+            session = await make_session(delivery, request, make, receiver=delivery.commands, **parts)
         except DualcastError as error:
             delivery.services.counters.delivery(REFUSED, "ws").refused += 1
             note_refusal(delivery.node, scope, "ws", error)

@@ -8,7 +8,8 @@ a malformed channel 422 (coming back cannot help); over a limit, draining, or th
 from __future__ import annotations
 
 import random
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
 from litestar.handlers import asgi
 from litestar.handlers.asgi_handlers import ASGIRouteHandler
@@ -19,6 +20,7 @@ from dualcast.dialects.native_signals import STREAM
 from dualcast.model.cursor import parse_cursor
 from dualcast.model.errors import BadCursor, DualcastError
 from dualcast.session.moving import SOCKET_URL, STREAM_URL, delay_ms, invitation
+from dualcast.session.session import Session
 from dualcast.transport.asgi import respond_sse
 from dualcast.transport.encodings import NATIVE_SSE
 from dualcast.transport.sse import HEADERS, SseSession
@@ -57,7 +59,11 @@ def stream_route(delivery: Delivery) -> ASGIRouteHandler:
                 delivery.services.counters.delivery(request.tenant.id, "sse").refused += 1
                 await send_away(scope, send, wait_s, headers)
                 return
-            session = await make_session(delivery, request, SseSession, encoding=NATIVE_SSE, dialect=STREAM)
+            make: Callable[..., Session] = SseSession
+            parts: dict[str, Any] = {"encoding": NATIVE_SSE, "dialect": STREAM}
+            if request.view is not None:
+                make, parts = request.view.parts("sse")
+            session = await make_session(delivery, request, make, **parts)
             if decision.websocket:
                 # Not before it is let in: whoever is sent away comes back with the same URL.
                 note_fallback(delivery.node, scope, request.principal, query(scope))

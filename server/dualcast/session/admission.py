@@ -57,9 +57,28 @@ def evict_oldest(node: Node, principal: Principal, *, limit: int) -> int:
         if isinstance(session, Session)
         and session.principal.sub == principal.sub
         and session.dialect.name == "native"
+        and not session.view_name
     ]
-    excess = own[: max(0, len(own) - limit + 1)]
-    for session in excess:
+    return _replace(own[: max(0, len(own) - limit + 1)])
+
+
+def evict_oldest_pages(node: Node, newest: Session, *, limit: int) -> int:
+    """The same among the sessions of one view (PROTO-66), 0: no limit. Pages are counted (instances), since
+    one that changes its transport has two connections for a while."""
+    principal, pages = newest.principal, dict[str, list[Session]]()
+    channel = node.hub.known(principal.tenant, "user:" + principal.sub)
+    for session in channel.sessions if limit and channel is not None else ():
+        if not isinstance(session, Session) or session.principal.sub != principal.sub:
+            continue
+        if session.view_name == newest.view_name:
+            pages.setdefault(session.instance or session.id, []).append(session)
+    pages.pop(newest.instance, None)
+    excess = list(pages.values())[: max(0, len(pages) - limit + 1)]
+    return _replace([session for page in excess for session in page])
+
+
+def _replace(sessions: list[Session]) -> int:
+    for session in sessions:
         session.counters.replaced += 1
         session.close(Close.REPLACED)
-    return len(excess)
+    return len(sessions)

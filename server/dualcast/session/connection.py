@@ -101,6 +101,9 @@ class Connection(asyncio.Protocol):
 
     cut_on_expiry = True
     """Native sessions end with their token; legacy dialects override it."""
+    view_name = ""
+    """Which view of the native protocol it has (PROTO-66); "": none. Sessions of different views have
+    different events: they neither mute one another nor take one another's place."""
 
     # ── what a transport adds ──
 

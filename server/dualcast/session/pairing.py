@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
+from dualcast.model.channel import key_part
 from dualcast.pairing.port import Name, Row
 from dualcast_migration.muting import SocketFacts, may_mute, may_stay, moved, pair_key, pairs_of
 from dualcast_migration.policy import Decision
@@ -220,6 +221,8 @@ class Pairing:
             return
         principal = session.principal
         key = pair_key(principal.tenant, principal.sub, session.instance, session.pairs)
+        if key and session.view_name:
+            key += f"/view/{key_part(session.view_name)}"
         if not key:
             return
         group = self._groups.get(key)

@@ -139,12 +139,14 @@ def legacy_encoding(endpoint: Endpoint, registry: Registry) -> Encoding:
     """The encoding of an endpoint; one per endpoint and process. Nothing is conflated: every publication
     reaches a legacy connection."""
     wrap = frames.text if endpoint.transport == "ws" else frames.chunk
-    encode = _guarded(endpoint, registry)
+    encode = guarded(endpoint, registry)
     name = f"{endpoint.dialect} {endpoint.path}"
     return Encoding(name, endpoint.transport, encode, wrap, conflates=False, everywhere=endpoint.everywhere)
 
 
-def _guarded(endpoint: Endpoint, registry: Registry) -> Encode:
+def guarded(endpoint: Endpoint, registry: Registry) -> Encode:
+    """The endpoint's encoder, which fails for nobody else."""
+
     def encode(entry: Entry) -> bytes | Sequence[bytes]:
         try:
             return endpoint.encode(entry)

@@ -243,7 +243,8 @@ class ParityWatch:
                 continue
             if session.dialect.name != "native":
                 continue
-            key = (session.principal.tenant, session.principal.sub, session.instance)
+            instance = f"{session.instance} {session.view_name}" if session.view_name else session.instance
+            key = (session.principal.tenant, session.principal.sub, instance)
             (streams if session.encoding.transport == "sse" else sockets)[key] = session
         return {key: (stream, sockets[key]) for key, stream in streams.items() if key in sockets}
 

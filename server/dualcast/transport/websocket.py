@@ -14,7 +14,6 @@ from dualcast.session.node import Node
 from dualcast.session.session import Session
 
 from . import frames, inbound
-from .encodings import NATIVE_WS_DEFLATE
 
 NORMAL = 1000
 NO_STATUS = 1005
@@ -129,7 +128,7 @@ class WebSocketSession(Session):
 
     def data_received(self, data: bytes) -> None:
         self.unanswered_ticks = -1
-        inbound.receive(self, data, deflate=self.encoding is NATIVE_WS_DEFLATE)
+        inbound.receive(self, data, deflate=self.encoding.wrap is frames.deflated_text)
 
     def on_text(self, text: str) -> None:
         if not self.closed:

@@ -80,7 +80,8 @@ export function fetchDriver(fetcher) {
 async function refusal(answer) {
   const status = answer.status;
   const wait = Number(answer.headers.get("retry-after"));
-  const problem = status === 204 ? null : await answer.json().catch(() => null);
+  // Only a problem is read: the body of anything else may never end.
+  const problem = /json/.test(answer.headers.get("content-type") ?? "") && (await answer.json().catch(() => null));
   const reason = typeof problem?.code === "string" ? problem.code : `status-${status}`;
   const code = reason === "token-expired" ? CLOSE.TOKEN_EXPIRED : (BY_STATUS[status] ?? 1006);
   return { code, reason, status, retryMs: wait > 0 ? wait * 1_000 : undefined, refused: true };

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakValueDictionary
 
 import structlog
-from msgspec import json
 
 from dualcast.dialects.legacy import Admission, Endpoint, Facts, Opening, Refusal
 from dualcast.gateway.authentication import client_address
 from dualcast.gateway.body import Scope, header
 from dualcast.gateway.connect import STALE_RETRY_S, UNKNOWN_EPOCH, is_final, query
+from dualcast.gateway.opening import Openings
 from dualcast.gateway.sunset import Headers, browned_out, deprecation_headers
 from dualcast.gateway.visitors import note_caller, note_fallback, visitor_of
 from dualcast.hub.encoding import Encoding
@@ -33,12 +32,10 @@ from dualcast.model.errors import (
 from dualcast.model.principal import ADMIN, Principal
 from dualcast.presence.devices import KINDS, check_device_id
 from dualcast.session.admission import ConnectionLimit, check_limits
-from dualcast.session.channel_state import AWAY
 from dualcast.session.session import FROM_NOW
 from dualcast.session.watching import watched
 from dualcast.tenancy.model import SigningKey
 from dualcast.transport.legacy import LegacySession, LegacySignals, LegacyState
-from dualcast.transport.legacy_told import Told
 
 from .refusals import Refused
 from .services import Legacy
@@ -80,8 +77,7 @@ class Door:
         self._encoding = encoding
         self._make = make
         self._signals = LegacySignals(endpoint.dialect, legacy.registry)
-        self._told: WeakValueDictionary[tuple[str, int, int], Told] = WeakValueDictionary()
-        """Connections that were told the same share one."""
+        self._openings = Openings()
         self._kind: Kind = "websocket" if endpoint.transport == "ws" else "sse"
 
     async def admit(self, scope: Scope, **rest: Any) -> tuple[LegacySession, str | None]:
@@ -262,9 +258,9 @@ class Door:
         endpoint, facts, services = self._endpoint, session.legacy.facts, self._legacy.delivery.services
         state: Any = None
         if "state" in endpoint.wants and admission.state_of:
-            if resumed and not await self._can_resume(session, admission.state_of):
-                session.epoch, session.position, resumed = "", FROM_NOW, False
-            state = await self._read_state(session, admission.state_of, resumed=resumed)
+            state, resumed, _ = await self._openings.open(
+                session, admission.state_of, resumed=resumed, required=endpoint.ended is None
+            )
         unread, total, by_kind = 0, 0, {}
         user = admission.inbox_of or facts.user
         if "inbox" in endpoint.wants and user:
@@ -284,34 +280,6 @@ class Door:
             session.epoch, session.position = "", FROM_NOW
             session.settle()
             session.legacy.opening = Opening(state=state, unread=unread, total=total, unread_by_kind=by_kind)
-
-    @staticmethod
-    async def _can_resume(session: LegacySession, channel: str) -> bool:
-        """Whether what was missed of `channel` can be told. If not, the client is told how it stands: there
-        may be no further change. While the bus does not answer, it may yet."""
-        try:
-            page = await session.node.bus.read(session.principal.tenant, [channel], session.position, 1)
-        except BusUnavailable:
-            return True
-        return page.epoch == session.epoch and session.position <= page.top and not page.gaps
-
-    async def _read_state(self, session: LegacySession, channel: str, *, resumed: bool) -> Any:
-        """The position is settled first: a change is in the state, or follows it. What is in both is left
-        out of what follows, though it be announced later."""
-        node = session.node
-        session.settle()
-        found = (await node.states.read(session.principal.tenant, [channel]))[channel]
-        if found == AWAY and not resumed and self._endpoint.ended is None:
-            # It may have said its last already: without its state the client would wait for ever.
-            raise BusUnavailable("the state cannot be read now", retry_after_s=2)
-        if found.data is None:
-            return None
-        state = json.decode(found.data)
-        revision = state.get("revision") if isinstance(state, dict) else None
-        if not resumed and isinstance(revision, int):
-            known = channel, revision, state.get("created_ms", 0)
-            session.encoding = self._told.setdefault(known, Told(self._encoding, *known))
-        return state
 
 
 def _device_id(text: str) -> str:
