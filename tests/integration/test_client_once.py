@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,11 +136,14 @@ async def test_the_token_is_in_no_log_line_repr_or_error(
     assert not [text for text in texts if signature in text]
 
 
-async def test_the_examples_of_the_readme_run(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_examples_of_the_readme_run(
+    node: Node, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     examples = re.findall("^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 3
-    token = node.token("backend", roles=["publisher"])
+    assert len(examples) == 4
+    token = node.token("backend", roles=["publisher"], channels=["topic:*"])
     for example in examples:
         names: dict[str, Any] = {}
         exec(compile(example, "README.md", "exec"), names)
@@ -147,4 +151,6 @@ async def test_the_examples_of_the_readme_run(node: Node, capsys: pytest.Capture
             await names["main"](node.base_url, token)
         finally:
             await package.close_default()
-    assert "invalid-body 422" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    for line in ("invalid-body 422", "doing {'n': 1}", "forbidden-channel", "1 unread", "live websocket"):
+        assert line in printed

@@ -145,7 +145,7 @@ def subscriber(node: Node, url: str) -> package.AsyncClient:
 async def test_a_line_that_has_gone_silent_is_left(
     node: Node, transport: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dualcast_client.stream.HEARTBEAT_MORE_S", 1.0)
+    monkeypatch.setattr("dualcast_client.intake.HEARTBEAT_MORE_S", 1.0)
     async with Blackhole("127.0.0.1", node.port) as line:
         url = f"http://127.0.0.1:{line.port}"
         async with (
@@ -171,7 +171,7 @@ async def test_a_line_that_has_gone_silent_is_left(
 async def test_a_line_with_nothing_but_heartbeats_is_kept(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dualcast_client.stream.HEARTBEAT_MORE_S", 1.0)
+    monkeypatch.setattr("dualcast_client.intake.HEARTBEAT_MORE_S", 1.0)
     async with subscriber(node, node.base_url) as client:
         for transport in TRANSPORTS:
             async with client.subscribe([TOPIC], transport=transport) as stream:  # type: ignore[arg-type]

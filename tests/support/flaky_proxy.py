@@ -41,6 +41,11 @@ class FlakyProxy:
         self.cut_all()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def move(self, path: str) -> None:
+        """The address belongs to another server from now on."""
+        self._path = path
+        self.cut_all()
+
     def cut_all(self) -> None:
         """Ends every connection now."""
         for pair in list(self._pairs):

@@ -11,28 +11,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualcast.model.codes import Close, action
-from dualcast_client.reconnect import (
+from dualcast_client.line import (
     CLOSE_REASONS,
     FAILURES,
+    Answered,
+    Apart,
     Asked,
     Delay,
     Ended,
     GivenUp,
     Happening,
+    Joined,
     Line,
     Mode,
     Moved,
     Mute,
     Reconnects,
     Refused,
+    Restart,
     Staged,
     Tick,
     Told,
     Unreached,
     Welcomed,
-    begin,
-    decide,
 )
+from dualcast_client.reconnect import begin, decide
 from dualcast_client.wanted import wanted
 
 RULES = Reconnects()
@@ -153,33 +156,92 @@ def test_a_socket_that_does_not_open_twice_gives_way_to_the_stream() -> None:
     assert gone.transport == "websocket", "nobody was there: that is not the socket's fault"
 
 
-def test_after_a_fallback_the_socket_is_tried_again_less_and_less_often() -> None:
-    line = after(step(after(opening(), Mute())), Welcomed("e-1"))
-    assert line.wake == line.probe_at == 100 + RULES.probe_s
-    first = line.probe_s
+def fallen() -> Line:
+    return after(step(after(opening(), Mute())), Welcomed("e-1"))
+
+
+def test_after_a_fallback_the_socket_is_tried_beside_it_less_and_less_often() -> None:
+    line = fallen()
+    assert line.wake == line.probe_at == 100 + 0.75 * RULES.probe_s
     probe = decide(line, Tick(), line.probe_at, 0.5)
-    assert (probe.phase, probe.transport, probe.probing) == ("waiting", "websocket", True)
-    back = after(step(probe), Refused(502))
-    assert (back.transport, back.probe_s) == ("sse", 2 * first)
-    good = after(step(probe), Welcomed(None))
-    assert (good.fallen, good.probing, good.probe_s, good.wake) == ("", False, RULES.probe_s, None)
+    assert (probe.phase, probe.transport, probe.beside) == ("live", "sse", "websocket")
+    waits = []
+    for _ in range(7):
+        probe = decide(probe, Apart(Refused(502)), probe.probe_at, 0.5)
+        assert (probe.phase, probe.transport, probe.beside, probe.fallen) == ("live", "sse", None, "silent")
+        at = probe.wake
+        assert at is not None
+        probe = decide(probe, Tick(), at, 0.5)
+        waits.append(probe.probe_s)
+    assert waits == [60, 120, 240, 480, 600, 600, 600]
+    good = after(probe, Joined())
+    assert (good.phase, good.transport, good.fallen, good.beside) == ("live", "websocket", "", None)
+    cut = after(good, Ended(1006))
+    assert (cut.transport, cut.fallen, cut.probe_s) == ("sse", "ended", 600), "it did not last"
+    settled = decide(good, Tick(), 100 + RULES.settle_s, 0.5)
+    assert settled.settled and (settled.probing, settled.probe_s) == (False, RULES.probe_s)
+    assert after(settled, Ended(1006)).transport == "websocket"
+    banned = after(decide(line, Tick(), line.probe_at, 0.5), Apart(Ended(4010, "stage")))
+    assert (banned.banned, banned.fallen, banned.wake) == ("websocket", "", None)
+
+
+def test_where_the_stream_does_not_open_either_it_was_not_the_sockets_fault() -> None:
     neither = after(step(after(opening(), Mute())), Unreached())
-    assert neither.transport == "websocket", "the stream does not open either"
+    assert neither.transport == "websocket"
+    again = after(step(neither), Mute())
+    assert again.transport == "sse" and "fallback_reason" not in wanted().query(again)
+    back = after(step(again), Welcomed("e-1"), draw=0.5)
+    assert back.wake == 100 + 0.5 * RULES.move_spread_s, "so it is tried soon"
+
+
+def test_a_socket_that_is_cut_again_and_again_gives_way_and_one_that_lasted_does_not() -> None:
+    line = opening()
+    for _ in range(FAILURES):
+        assert line.transport == "websocket"
+        line = step(after(line, Welcomed("e-1"), Answered(), Moved("e-2"), Ended(1006)))
+    assert (line.transport, line.fallen) == ("sse", "ended")
+    line = opening()
+    for _ in range(FAILURES * 3):
+        line = after(line, Welcomed("e-1"), Answered())
+        line = step(after(decide(line, Tick(), 100 + RULES.settle_s, 0.5), Ended(1006), now=200.0))
+    assert line.transport == "websocket"
+    line = opening()
+    for _ in range(FAILURES * 3):  # a server that dies is not there afterwards
+        line = step(after(line, Welcomed("e-1"), Ended(1006)))
+        line = step(after(line, Unreached()))
+    assert line.transport == "websocket"
+    for code in (4100, 4101, 4103, 4200, 4202):
+        line = opening()
+        for _ in range(FAILURES * 3):  # the server's own words came through
+            line = step(after(line, Welcomed("e-1"), Ended(code)))
+        assert line.transport == "websocket"
+
+
+def test_a_socket_that_carries_in_one_direction_only_gives_way() -> None:
+    deaf = after(opening(), Welcomed("e-1"))
+    assert deaf.wake is None
+    assert after(deaf, Mute()).transport == "sse"
+    heard = after(deaf, Answered())
+    assert heard.wake == 100 + RULES.settle_s
 
 
 def test_a_stage_without_websocket_means_the_stream_and_back() -> None:
     line = after(live(), Ended(4010, "stage"))
     assert (line.transport, line.banned, line.due) == ("sse", "websocket", 100.0)
-    line = after(step(line), Welcomed("e-2"))
+    opened = step(line)
+    line = after(opened, Welcomed("e-2", "sse"))
     assert after(line, Staged("shadow")).wake is None
+    assert after(opened, Welcomed("e-2", "fallback")).wake is not None, "it changed while there was no line"
     line = after(line, Staged("fallback"))
     assert line.wake is not None
-    assert decide(line, Tick(), line.wake, 0.5).transport == "websocket"
+    assert decide(line, Tick(), line.wake, 0.5).beside == "websocket"
     assert after(live("websocket"), Ended(4010, "stage")).code == "stage"
     sunset = after(live("sse"), Told(4010, 0), Ended())
     assert (sunset.phase, sunset.code) == ("stopped", "stage")
     back = after(step(after(live(), Ended(4010, "stage"))), Welcomed("e-2"), Told(4010, 0), Ended())
     assert (back.transport, back.banned) == ("websocket", "sse")
+    explained = after(fallen(), Staged("sse"))
+    assert (explained.fallen, explained.banned, explained.wake) == ("", "websocket", None)
 
 
 def test_a_tenant_that_has_left_sse() -> None:
@@ -191,18 +253,38 @@ def test_a_tenant_that_has_left_sse() -> None:
     assert again.transport == "websocket", "there is nothing else"
 
 
-def test_who_is_asked_to_move_moves_after_the_delay() -> None:
+def test_who_is_asked_to_move_opens_the_other_one_after_the_delay() -> None:
     line = after(live(), Asked("sse", 5.0))
-    assert line.wake == 105.0 and after(line, Tick(), now=104.9).phase == "live"
-    moved = after(line, Tick(), now=105.0)
-    assert (moved.phase, moved.transport, moved.due) == ("waiting", "sse", 105.0)
+    assert line.wake == 105.0 and after(line, Tick(), now=104.9).beside is None
+    moving = after(line, Tick(), now=105.0)
+    assert (moving.phase, moving.transport, moving.beside) == ("live", "websocket", "sse")
+    moved = after(moving, Joined())
+    assert (moved.transport, moved.banned) == ("sse", "websocket")
+    assert after(moved, Staged("fallback")).move_to == "websocket"
+    stays = after(moving, Apart(Unreached()))
+    assert (stays.phase, stays.transport, stays.beside, stays.wake) == ("live", "websocket", None, None)
+    lost = after(moving, Ended(4010, "stage"))
+    assert (lost.phase, lost.transport, lost.beside) == ("waiting", "sse", None)
     assert after(live("websocket"), Asked("sse")).wake is None, "the program chose"
     assert after(live(), Asked("pigeon")).wake is None
 
 
+def test_a_program_that_wants_another_connection_has_it_at_once() -> None:
+    line = after(live("sse"), Restart("channels"))
+    assert (line.phase, line.due, line.cursor, line.attempt) == ("waiting", 100.0, "e-1", 0)
+
+
 happenings = st.one_of(
     st.just(Tick()),
-    st.builds(Welcomed, st.one_of(st.none(), st.sampled_from(["e-1", "e-2", "f-1"]))),
+    st.builds(
+        Welcomed,
+        st.one_of(st.none(), st.sampled_from(["e-1", "e-2", "f-1"])),
+        st.sampled_from(["", "sse", "shadow", "fallback", "websocket"]),
+    ),
+    st.just(Answered()),
+    st.just(Joined()),
+    st.builds(Apart, st.sampled_from([Ended(4010), Ended(1006), Refused(502), Unreached(), Mute()])),
+    st.just(Restart("channels")),
     st.builds(Moved, st.sampled_from(["e-1", "e-2", "e-3"])),
     st.builds(Delay, st.integers(0, 10**12)),
     st.builds(Told, st.integers(3999, 4300), st.one_of(st.none(), st.integers(0, 10**12))),
@@ -234,14 +316,17 @@ def test_no_sequence_leads_to_a_state_without_an_exit_or_to_a_second_connection(
             assert line == old
             break
         if isinstance(what, Moved) or (
-            isinstance(what, Welcomed) and what.cursor is not None and old.phase != "waiting"
+            isinstance(what, Welcomed) and what.cursor is not None and old.phase == "opening"
         ):
             assert what.cursor is not None
             cursor = what.cursor
         assert line.cursor == cursor, "only what was received moves the position"
         assert mode == "auto" or line.transport == mode
-        if line.transport != old.transport:
-            assert line.phase == "waiting", "the transport changes only while nothing is open"
+        if line.transport != old.transport and isinstance(what, Joined):
+            assert (old.phase, line.phase, old.beside) == ("live", "live", line.transport)
+        elif line.transport != old.transport:
+            assert line.phase == "waiting", "else the transport changes only while nothing is open"
+        assert line.beside is None or (line.phase == "live" and line.beside != line.transport)
         if old.phase == "waiting":
             assert line.phase == "waiting" or (isinstance(what, Tick) and now >= old.due)
         if line.phase == "opening":
@@ -263,7 +348,11 @@ def test_no_sequence_leads_to_a_state_without_an_exit_or_to_a_second_connection(
         if line.phase == "live":
             assert decide(line, Ended(1006), now, draw).phase in ("waiting", "stopped")
             if line.wake is not None:
-                assert decide(line, Tick(), max(now, line.wake), draw).phase == "waiting"
+                moved = decide(line, Tick(), max(now, line.wake), draw)
+                assert moved.beside is not None or moved.settled
+            if line.beside is not None:
+                assert decide(line, Joined(), now, draw).transport == line.beside
+                assert decide(line, Apart(Mute()), now, draw).beside is None
         assert decide(line, GivenUp("closed"), now, draw).phase == "stopped"
 
 

@@ -21,18 +21,18 @@ from dualcast_client.events import (
     BusStatus,
     Bye,
     ChannelState,
-    CommandFailed,
     Frame,
     Gap,
     GapError,
     Positioned,
     Published,
+    Reply,
     Unsubscribed,
     Welcome,
 )
 from dualcast_client.flow import Policy, Retries
 from dualcast_client.history import HistoryEntry, HistoryPage
-from dualcast_client.reconnect import Ended, Happening, Line, Reconnects, Refused, Unreached
+from dualcast_client.line import Ended, Happening, Line, Mute, Reconnects, Refused, Unreached
 from dualcast_client.stream import Stream
 from dualcast_client.wanted import Backend, Wanted, wanted
 
@@ -58,11 +58,10 @@ class Scripted(Connection):
         server.open += 1
         server.most = max(server.most, server.open)
 
-    async def receive(self, wait_s: float) -> Received | None:
+    async def _next(self) -> Received:
         await asyncio.sleep(0)
         if not self.steps:
-            await asyncio.sleep(wait_s)
-            return None
+            await asyncio.Event().wait()
         step = self.steps.popleft()
         if isinstance(step, Frame):
             return Received(step, getattr(step, "cursor", None))
@@ -166,15 +165,18 @@ async def test_a_token_service_that_is_away_is_asked_again_and_a_mistake_is_not_
 
 async def test_a_socket_is_given_another_token_and_a_stream_begins_anew() -> None:
     expiring = AuthExpiring(expires_at=1)
-    server = Server([HELLO, expiring, CommandFailed(code="unauthorized", ref="authenticate"), note(1)])
+    refused = Reply(ref="c1", kind="error", body={"code": "unauthorized"})
+    server = Server([HELLO, expiring, expiring, refused, note(1)])
     async with stream_of(server) as stream:
         assert await data(stream, 1) == [1]
-    assert server.connections[0].sent == ['{"type":"authenticate","ref":"authenticate","token":"token-1"}']
-    server = Server([HELLO, expiring, note(1), Bye(code=4201, retry_ms=0), Ended()], [HELLO, note(2)])
+    assert server.connections[0].sent[1:] == ['{"type":"authenticate","token":"token-1","ref":"c1"}']
+    server = Server(
+        [HELLO, expiring], [HELLO, note(1), Bye(code=4201, retry_ms=0), Ended()], [HELLO, note(2)]
+    )
     async with stream_of(server, transport="sse") as stream:
         assert await data(stream, 2) == [1, 2]
-    assert server.connections[0].sent == []
-    assert [token for _, _, token, _ in server.asked] == ["token-0", "token-1"]
+    assert [one.sent for one in server.connections] == [[]] * 3
+    assert [token for _, _, token, _ in server.asked] == ["token-0", "token-1", "token-2"]
     server = Server([HELLO, expiring, note(1)], renewable=False)
     async with stream_of(server) as stream:
         assert await data(stream, 1) == [1]
@@ -250,6 +252,32 @@ async def test_one_who_waits_for_short_times_gets_there() -> None:
                 await anext(stream)
     assert server.open == 0
     assert asyncio.all_tasks() == before, "what was begun ends with the stream"
+
+
+@pytest.mark.parametrize("transport", ["websocket", "sse"])
+async def test_after_the_last_word_nobody_waits_for_the_end_of_the_connection(transport: Any) -> None:
+    server = Server([HELLO, note(1), Bye(code=4100, retry_ms=0), Positioned()], [HELLO, note(2)])
+    async with stream_of(server, transport=transport) as stream:
+        assert await data(stream, 2) == [1, 2]  # the first one is still open on the server's side
+    assert (server.open, server.most) == (0, 1)
+
+
+async def test_another_connection_beside_this_one_takes_over_without_a_break_or_a_step_back() -> None:
+    pong = Reply(ref="ping", kind="pong", body={}, cursor="e-1")
+    socket: list[Step] = [HELLO, note(2), pong, note(3), note(4)]
+    server = Server([Mute()], [HELLO, note(1), note(2), note(3)], socket)
+    rules = Reconnects(base_s=0, cap_s=0, probe_s=0.2)
+    stream = Stream(server, wanted([], reconnects=rules))
+    cursors, breaks = [], 0
+    async with stream, asyncio.timeout(10):
+        async for event in stream.events():
+            breaks += not isinstance(event, Published | Welcome)
+            if isinstance(event, Published):
+                cursors.append(stream.cursor)
+                if event.data == 4:
+                    break
+    assert cursors == ["e-1", "e-2", "e-3", "e-4"] and not breaks
+    assert (server.open, server.most) == (0, 2)
 
 
 class Store:

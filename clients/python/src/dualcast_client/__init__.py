@@ -32,13 +32,14 @@ from .events import (
     MoveAsked,
     Published,
     StageChanged,
+    Status,
     Unsubscribed,
     Welcome,
 )
 from .flow import Retries
 from .history import HistoryPage
 from .inbox_calls import Counts, InboxItem, InboxPage, Marked
-from .reconnect import Reconnects
+from .line import Reconnects
 from .stream import Stream
 from .sync import Client
 from .sync_stream import SyncStream
@@ -87,6 +88,7 @@ __all__ = [
     "SettingsChange",
     "StageChanged",
     "StageRecord",
+    "Status",
     "Stream",
     "SyncStream",
     "Target",

@@ -29,21 +29,25 @@ T = TypeVar("T")
 class AsyncClient(Common):
     """For asyncio. `async with AsyncClient("https://push.example", token) as client: …`, or `aclose()`.
 
-    `token`: a JWT with role `publisher` (some calls: `admin`). `get_token` in its place gives one, plain or
-    awaitable; it is asked again when the server refuses what it gave. `timeout_s`: of each of connecting,
-    sending and waiting for data, per attempt. `retries`: how often, or `Retries`. `transport`: for tests.
+    `token`: a JWT with role `publisher` (some calls: `admin`), or a function that gives one, plain or
+    awaitable (also as `get_token`); it is asked again when the server refuses what it gave, and before that
+    expires while something is subscribed. `timeout_s`: of each of connecting, sending and waiting for data,
+    per attempt. `retries`: how often, or `Retries`. `transport`: for tests.
     """
 
     def __init__(
         self,
         base_url: str,
-        token: str = "",
+        token: str | Callable[[], str | Awaitable[str]] = "",
         *,
         get_token: Callable[[], str | Awaitable[str]] | None = None,
         timeout_s: float = 10.0,
         retries: int | Retries = 4,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        if not isinstance(token, str):
+            get_token = token
+            token = ""
         super().__init__(base_url, get_token is not None, timeout_s, retries)
         self._token = checked_token(token) if token or get_token is None else ""
         self._get_token = get_token
@@ -57,6 +61,10 @@ class AsyncClient(Common):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    def use_token(self, token: str) -> None:
+        """Another token, from the next request on."""
+        self._token = checked_token(token)
 
     async def aclose(self) -> None:
         """Closes the connections."""
@@ -85,7 +93,8 @@ class AsyncClient(Common):
         `async with client.subscribe(["topic:a"]) as stream: async for publication in stream: …`. The options
         are those of `wanted.wanted`. A stream lives as long as its `async with`, not as its client.
         """
-        return Stream(Backend(self.base_url, self.policy, self.run), wanted(channels, **options))
+        backend = Backend(self.base_url, self.policy, self.run, self.use_token)
+        return Stream(backend, wanted(channels, **options))
 
     async def history(self, channel: str, after: str = "", limit: int = 100) -> HistoryPage:
         """What was published on a channel, oldest first."""

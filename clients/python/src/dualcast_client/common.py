@@ -57,7 +57,7 @@ def checked_url(text: str) -> str:
     if url.userinfo or url.query or url.fragment:
         # It stands in logs; credentials must not.
         raise ValueError("base_url has no user, query or fragment")
-    return text.rstrip("/")
+    return str(url).rstrip("/")  # the scheme and the host in small letters: `HTTPS:` is no reason for `ws:`
 
 
 def checked_token(token: str) -> str:

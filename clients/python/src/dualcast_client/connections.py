@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from .common import USER_AGENT
 from .events import BadFrame, Frame, Positioned, socket_frame, stream_frame
 from .flow import Answer, refusal, retry_after_s
-from .reconnect import Ended, GivenUp, Happening, Mute, Refused, Transport, Unreached
+from .line import Ended, GivenUp, Happening, Mute, Refused, Transport, Unreached
 from .sse import SseParser, TooBig
 
 MAX_FRAME = 4 * 1024 * 1024
@@ -61,9 +61,24 @@ class Connection:
     def __init__(self) -> None:
         self.heard_at = time.monotonic()
         self._suspected = (0.0, 0.0)
+        self._patience: asyncio.Timeout | None = None
 
     async def receive(self, wait_s: float) -> Received | None:
-        """The next frame; None: none came in time. Raises Broken."""
+        """The next frame; None: none came in time, or `hurry`. Raises Broken."""
+        try:
+            async with asyncio.timeout(max(0.0, wait_s)) as self._patience:
+                return await self._next()
+        except TimeoutError:
+            return None
+        finally:
+            self._patience = None
+
+    def hurry(self) -> None:
+        """Whoever waits in `receive` comes back now."""
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(asyncio.get_running_loop().time())
+
+    async def _next(self) -> Received:
         raise NotImplementedError
 
     async def send(self, text: str) -> None:
@@ -93,6 +108,13 @@ class _Silent(logging.LoggerAdapter[logging.Logger]):
 _log = _Silent(logging.getLogger("dualcast_client.websocket"), {})
 
 
+class _Connect(connect):
+    """Follows no redirects, as the other transport: what is said to one server is not for another."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
 class _Heard(ClientConnection):
     """Knows when anything came: the server's pings are answered unseen."""
 
@@ -120,7 +142,7 @@ class SocketConnection(Connection):
         """Raises Broken."""
         options: dict[str, Any] = {"ssl": tls} if tls is not None else {}
         try:
-            socket = await connect(
+            socket = await _Connect(
                 url,
                 additional_headers=headers,
                 user_agent_header=USER_AGENT,
@@ -146,19 +168,16 @@ class SocketConnection(Connection):
         assert isinstance(socket, _Heard)
         return cls(socket)
 
-    async def receive(self, wait_s: float) -> Received | None:
+    async def _next(self) -> Received:
         try:
-            async with asyncio.timeout(max(0.0, wait_s)):
-                text = await self._socket.recv(decode=False)
-        except TimeoutError:
-            self.heard_at = self._socket.heard_at
-            return None
+            text = await self._socket.recv(decode=False)
         except ConnectionClosed as closed:
             if closed.rcvd is None and closed.sent is not None and closed.sent.code == 1009:
                 raise Broken(GivenUp("frame-too-big")) from None
             got = closed.rcvd
             raise Broken(Ended(got.code, got.reason) if got else Ended(1006)) from None
-        self.heard_at = self._socket.heard_at
+        finally:
+            self.heard_at = self._socket.heard_at
         try:
             frame = socket_frame(text)
         except BadFrame:
@@ -215,15 +234,13 @@ class StreamConnection(Connection):
             await response.aclose()
         raise Broken(refused)
 
-    async def receive(self, wait_s: float) -> Received | None:
+    async def _next(self) -> Received:
         while not self._frames:
             if self._broken is not None:
                 raise self._broken
             if self._reading is None:
                 self._reading = asyncio.create_task(self._chunk())
-            done, _ = await asyncio.wait({self._reading}, timeout=max(0.0, wait_s))
-            if not done:
-                return None
+            await asyncio.wait({self._reading})
             reading, self._reading = self._reading, None
             try:
                 self._take(b"" if reading.cancelled() else reading.result())

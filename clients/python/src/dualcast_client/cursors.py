@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-import tempfile
 import time
 from collections.abc import Awaitable
 from pathlib import Path
@@ -13,17 +12,20 @@ from typing import Protocol
 
 MAX_CURSOR = 256
 SAVE_EVERY_S = 1.0
+UNREADABLE = "unreadable"
+"""No cursor of any log: the server tells a gap, where "" would skip what is missing without a word."""
 
 
 class CursorStore(Protocol):
-    """Keeps one cursor: of one tenant, user and set of channels. Plain or awaitable; what it raises ends the
-    step of the subscription that needed it."""
+    """Keeps one cursor: of one tenant, user and set of channels. Plain or awaitable. What `load` raises ends
+    the opening of the subscription; what `save` raises comes out of the next step of it, which may be
+    repeated."""
 
     def load(self) -> str | Awaitable[str | None] | None:
         """The cursor kept last; None or "": there is none, begin with what comes from now on."""
 
     def save(self, cursor: str) -> Awaitable[None] | None:
-        """Keeps it. Called at most once a second, and at the end."""
+        """Keeps it. Called at most once a second, at each `ack`, and at the end."""
 
 
 class MemoryCursorStore:
@@ -40,29 +42,39 @@ class MemoryCursorStore:
 
 
 class FileCursorStore:
-    """A small file, replaced as a whole: a crash leaves the old cursor or the new one. One per
-    subscription."""
+    """A small file, written to the disk and then replaced as a whole: a crash, of the machine too, leaves the
+    old cursor or the new one. One file per subscription and process. Content that is no cursor leads to a
+    gap, not to a silent beginning."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
     def load(self) -> str | None:
         try:
-            text = self.path.read_text(encoding="utf-8").strip()
+            content = self.path.read_bytes()
         except FileNotFoundError:
             return None
-        return text if len(text) <= MAX_CURSOR else None
+        text = content.decode("ascii", "replace").strip()
+        good = text.isascii() and text.isprintable() and 0 < len(text) <= MAX_CURSOR
+        return text if good else UNREADABLE
 
     def save(self, cursor: str) -> None:
-        descriptor, name = tempfile.mkstemp(prefix=self.path.name + ".", dir=self.path.parent)
+        # Always the same name: what a killed process left is overwritten by the next.
+        other = self.path.with_name(self.path.name + ".new")
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            with open(other, "w", encoding="ascii", opener=_private) as file:
                 file.write(cursor + "\n")
-            Path(name).replace(self.path)
+                file.flush()
+                os.fsync(file.fileno())
+            other.replace(self.path)
         except BaseException:
             with contextlib.suppress(OSError):
-                Path(name).unlink()
+                other.unlink()
             raise
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 class Position:

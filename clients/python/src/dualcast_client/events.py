@@ -116,6 +116,21 @@ class Disconnected(Struct, frozen=True, kw_only=True):
     """The one that is tried next."""
 
 
+class Status(Struct, frozen=True, kw_only=True):
+    """How a subscription's connection is: what `Stream.status` and `on_status` say."""
+
+    state: str
+    """`connecting`, `live`, `waiting` (for the next attempt), `stopped` (for good) or `closed`."""
+    transport: str = ""
+    """`websocket` or `sse`: the one there is, or that is tried next."""
+    reason: str = ""
+    """Why it is not live: a word such as `drain`, `silent`, `unreachable`."""
+    fallback_reason: str = ""
+    """Why SSE stands in for WebSocket; "": it does not."""
+    wait_s: float = 0.0
+    """While `waiting`: how long, from the moment it was told."""
+
+
 Event = (
     Published
     | Welcome
@@ -158,7 +173,16 @@ class Positioned(Struct, frozen=True, kw_only=True):
     cursor: str | None = None
 
 
-Frame = Event | AuthExpiring | Bye | CommandFailed | Positioned
+class Reply(Struct, frozen=True, kw_only=True):
+    """Inside: the answer to a command, with the fields of its frame."""
+
+    ref: str
+    kind: str
+    body: dict[str, Any]
+    cursor: str | None = None
+
+
+Frame = Event | AuthExpiring | Bye | CommandFailed | Positioned | Reply
 
 _TYPES: dict[str, type[Frame]] = {
     "publication": Published,
@@ -174,7 +198,6 @@ _TYPES: dict[str, type[Frame]] = {
     "drain": Bye,
     "error": CommandFailed,
     "pong": Positioned,
-    "subscribed": Positioned,
 }
 
 
@@ -196,6 +219,9 @@ def socket_frame(text: str | bytes) -> Frame:
     kind = body.get("type")
     if not isinstance(kind, str):
         raise BadFrame("a frame without a type")
+    ref, cursor = body.get("ref"), body.get("cursor")
+    if isinstance(ref, str):
+        return Reply(ref=ref, kind=kind, body=body, cursor=cursor if isinstance(cursor, str) else None)
     return _convert(kind, body)
 
 

@@ -113,6 +113,10 @@ class Call(Generic[T]):
     repeatable: bool = True
     """The server takes it twice for once. Else it is sent again only when it surely was not acted on."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    command: Mapping[str, Any] | None = None
+    """The same as a command on an open WebSocket (docs/protocol.md, PROTO-46)."""
+    reply: Callable[[Mapping[str, Any]], T] | None = None
+    """How the reply to that is read. Raises DualcastError."""
 
 
 @dataclass(frozen=True, slots=True)

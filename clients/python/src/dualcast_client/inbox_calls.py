@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from .calls import encode, nothing, segment
+from .errors import DualcastError
 from .flow import Call
 
 InboxState = Literal["unseen", "seen", "read", "archived"]
 Verb = Literal["seen", "read", "archive", "unread"]
 Deletable = Literal["read", "archived", "all"]
 MAX_IDS = 500
+MAX_COMMAND_IDS = 200
+MAX_COMMAND_KINDS = 20
+T = TypeVar("T")
 
 
 class InboxItem(Struct, frozen=True, kw_only=True):
@@ -84,24 +88,50 @@ def page(
     query |= {"before": before} if before else {}
     query |= {"state": list(states)} if states else {}
     query |= {"type": list(kinds)} if kinds else {}
-    return Call("GET", _of(user), _page, query=query)
+    command = {
+        "type": "inbox",
+        "before": before,
+        "limit": limit,
+        "states": list(states),
+        "kinds": list(kinds),
+    }
+    fits = len(kinds) <= MAX_COMMAND_KINDS
+    return Call(
+        "GET",
+        _of(user),
+        _page,
+        query=query,
+        command=command if fits else None,
+        reply=lambda body: _read(body, InboxPage),
+    )
 
 
 def counts(user: str, by_kind: bool) -> Call[Counts]:
     query = {"kinds": "true"} if by_kind else {}
-    return Call("GET", f"/v1/users/{segment(user)}/unread-count", _counts, query=query)
+    command = {"type": "counters", "by_kind": by_kind}
+    path = f"/v1/users/{segment(user)}/unread-count"
+    return Call("GET", path, _counts, query=query, command=command, reply=lambda body: _read(body, Counts))
 
 
 def mark(user: str, verb: Verb, ids: Iterable[str] | None) -> Call[Marked]:
     """`ids` None: all there are."""
     if isinstance(ids, str):
         raise TypeError("ids is a list")
-    body = {"all": True} if ids is None else {"ids": list(ids)}
-    return Call("POST", f"{_of(user)}/{verb}", _marked, encode(body))
+    body: dict[str, Any] = {"all": True} if ids is None else {"ids": list(ids)}
+    fits = ids is None or 0 < len(body["ids"]) <= MAX_COMMAND_IDS
+    command = {"type": verb, **body} if fits else None
+    return Call("POST", f"{_of(user)}/{verb}", _marked, encode(body), command=command, reply=_was_marked)
 
 
 def delete(user: str, ident: str) -> Call[Marked]:
-    return Call("DELETE", f"{_of(user)}/{segment(ident)}", _marked, repeatable=False)
+    return Call(
+        "DELETE",
+        f"{_of(user)}/{segment(ident)}",
+        _marked,
+        repeatable=False,
+        command={"type": "delete", "ids": [ident]},
+        reply=_was_deleted,
+    )
 
 
 def delete_all(user: str, which: Deletable) -> Call[Marked]:
@@ -114,3 +144,24 @@ def withdraw(ident: str) -> Call[None]:
 
 def _of(user: str) -> str:
     return f"/v1/users/{segment(user)}/notifications"
+
+
+def _read(body: Mapping[str, Any], shape: type[T]) -> T:
+    """A reply over a WebSocket, whose counters stand in an object of their own."""
+    badge = body.get("inbox")
+    flat = {**body, **(badge if isinstance(badge, dict) else {}), "next": body.get("next") or ""}
+    try:
+        return msgspec.convert(flat, shape)
+    except msgspec.ValidationError:
+        raise DualcastError("bad-answer", 0, "the reply is not what dualcast replies") from None
+
+
+def _was_marked(body: Mapping[str, Any]) -> Marked:
+    return _read({"unknown": (), **body, "changed": body.get("ids") or ()}, Marked)
+
+
+def _was_deleted(body: Mapping[str, Any]) -> Marked:
+    marked = _was_marked(body)
+    if marked.unknown:
+        raise DualcastError("unknown-notification", 404, "it is not in this inbox")
+    return marked

@@ -3,183 +3,45 @@
 `decide` takes a `Line`, what happened, the time and a random number, and gives the next `Line`. Whoever
 drives it does what `phase` says: `waiting` (nothing is open; a `Tick` at `due` goes on), `opening` (open
 `transport`, with a token that is not the last one when `fresh`; the `welcome` makes it live), `live` (read; a
-`Tick` at `wake` may move it), `stopped` (nothing helps; `code` says why). Whenever the phase is `waiting` or
-`stopped` nothing stays open.
+`Tick` at `wake` may change it; what `beside` names is opened as well, until `Joined` or `Apart`), `stopped`
+(nothing helps; `code` says why). Whenever the phase is `waiting` or `stopped` nothing stays open. The rules
+are those of docs/protocol.md, the same as in the JavaScript client.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
-from msgspec import Struct
 from msgspec.structs import replace
 
-Transport = Literal["websocket", "sse"]
-Mode = Literal["auto", "websocket", "sse"]
-Phase = Literal["waiting", "opening", "live", "stopped"]
-
-STAGE, TOKEN_EXPIRED, UNAUTHORIZED = 4010, 4201, 4001
-SSE_REFUSED = {400: "bad-request", 403: "forbidden", 413: "too-many-channels", 422: "bad-channel"}
-CLOSE_REASONS = {
-    4000: "bad-request",
-    4001: "unauthorized",
-    4002: "protocol-error",
-    4003: "forbidden",
-    4004: "revoked",
-    4005: "frame-too-big",
-    4009: "replaced",
-    4010: "stage",
-    4100: "drain",
-    4101: "try-later",
-    4102: "rate-limited",
-    4103: "internal",
-    4200: "lagging",
-    4201: "token-expired",
-    4202: "stale",
-}
-"""The table of docs/protocol.md."""
-UNREACHED = frozenset({"unreachable", "tls", "no-token"})
-FAILURES = 2
-"""So many sockets in a row that did not open mean that they do not work here."""
-
-
-class Reconnects(Struct, frozen=True, kw_only=True):
-    """How a broken line is opened again: after a random time up to `base_s * 2**n`, at most `cap_s`, unless
-    the server says another."""
-
-    base_s: float = 1.0
-    cap_s: float = 30.0
-    settle_s: float = 5.0
-    """A line that stood so long, or brought anything new, was good: the next wait is short again."""
-    probe_s: float = 300.0
-    """After a fallback to SSE, WebSocket is tried again after about this time; doubled each time it fails."""
-    probe_cap_s: float = 3600.0
-    server_cap_s: float = 86_400.0
-    """No longer than this, whatever the server says."""
-    move_spread_s: float = 10.0
-    """When a stage allows WebSocket again, within this time."""
-
-
-class Line(Struct, frozen=True, kw_only=True):
-    """A subscription's line to the server."""
-
-    mode: Mode = "auto"
-    renewable: bool = False
-    """A refused token can be had anew."""
-    rules: Reconnects = Reconnects()
-    phase: Phase = "waiting"
-    transport: Transport = "websocket"
-    cursor: str = ""
-    due: float = 0.0
-    attempt: int = 0
-    """Connections in a row that were no good."""
-    since: float = 0.0
-    """Live since."""
-    progressed: bool = False
-    retry_s: float | None = None
-    """Said by the server for the time after this connection."""
-    told: int = 0
-    """Close code of the `bye`."""
-    socket_failures: int = 0
-    banned: Transport | None = None
-    """The server does not serve it for this user."""
-    fallen: str = ""
-    """Why SSE is used although WebSocket is not banned."""
-    telling: bool = False
-    """The server has not been told of the fallback yet; it counts each one."""
-    probing: bool = False
-    probe_at: float = 0.0
-    probe_s: float = 0.0
-    move_to: Transport | None = None
-    move_at: float = 0.0
-    fresh: bool = False
-    renewed: bool = False
-    """A new token was asked for since the last welcome."""
-    code: str = ""
-    """Why it stopped, or what the last connection ended with."""
-    status: int = 0
-    """HTTP status that stopped it; 0: none."""
-
-    @property
-    def wake(self) -> float | None:
-        """While live: when a `Tick` may change something."""
-        times = [self.move_at] if self.move_to is not None else []
-        if self.fallen:
-            times.append(self.probe_at)
-        return min(times, default=None)
-
-
-class Tick(Struct, frozen=True):
-    """Time has passed."""
-
-
-class Welcomed(Struct, frozen=True):
-    cursor: str | None = None
-
-
-class Moved(Struct, frozen=True):
-    """The position is another."""
-
-    cursor: str
-
-
-class Delay(Struct, frozen=True):
-    """SSE `retry`."""
-
-    ms: int
-
-
-class Told(Struct, frozen=True):
-    """`bye`, `drain`."""
-
-    code: int
-    retry_ms: int | None = None
-
-
-class Asked(Struct, frozen=True):
-    """`migrate`."""
-
-    to: str
-    after_s: float = 0.0
-
-
-class Staged(Struct, frozen=True):
-    stage: str
-
-
-class Ended(Struct, frozen=True):
-    """The connection is gone. `code` 0: without one. `reason`: words of the server's."""
-
-    code: int = 0
-    reason: str = ""
-
-
-class Refused(Struct, frozen=True):
-    """An HTTP answer that is no socket and no stream; 0: not even HTTP."""
-
-    status: int
-    retry_after_s: float | None = None
-    code: str = ""
-
-
-class Unreached(Struct, frozen=True):
-    """Nobody was there; says nothing about the transport."""
-
-    code: str = "unreachable"
-
-
-class Mute(Struct, frozen=True):
-    """It opened, or half opened, and carries nothing."""
-
-
-class GivenUp(Struct, frozen=True):
-    """The program's own decision, or a limit of the client's."""
-
-    code: str
-
-
-Happening = (
-    Tick | Welcomed | Moved | Delay | Told | Asked | Staged | Ended | Refused | Unreached | Mute | GivenUp
+from .line import (
+    CLOSE_REASONS,
+    FAILURES,
+    FAILURES_PROVEN,
+    SSE_REFUSED,
+    STAGE,
+    TOKEN_EXPIRED,
+    UNAUTHORIZED,
+    UNREACHED,
+    Answered,
+    Apart,
+    Asked,
+    Delay,
+    Ended,
+    GivenUp,
+    Happening,
+    Joined,
+    Line,
+    Mode,
+    Moved,
+    Mute,
+    Reconnects,
+    Refused,
+    Restart,
+    Staged,
+    Tick,
+    Told,
+    Transport,
+    Unreached,
+    Welcomed,
 )
 
 
@@ -210,7 +72,15 @@ def decide(line: Line, what: Happening, now: float, draw: float) -> Line:
         case _ if line.phase == "waiting":
             return line  # nothing is open that could have said it
         case Welcomed():
-            return _welcomed(line, what.cursor, now)
+            return _welcomed(line, what, now, draw)
+        case Answered():
+            return replace(line, answered=line.transport == "websocket")
+        case Joined():
+            return _joined(line, now)
+        case Apart():
+            return _apart(line, what.why, now, draw)
+        case Restart():
+            return _waiting(line, now, what.code)
         case Delay():
             return replace(line, retry_s=_limited(line, what.ms / 1000))
         case Told():
@@ -231,44 +101,97 @@ def decide(line: Line, what: Happening, now: float, draw: float) -> Line:
 
 
 def stop(line: Line, code: str, status: int = 0) -> Line:
-    return replace(line, phase="stopped", code=code, status=status)
+    return replace(line, phase="stopped", code=code, status=status, beside=None)
 
 
 def _tick(line: Line, now: float) -> Line:
     if line.phase == "waiting" and now >= line.due:
-        return replace(line, phase="opening", told=0, retry_s=None, progressed=False, move_to=None)
+        return replace(
+            line, phase="opening", told=0, retry_s=None, progressed=False, answered=False, settled=False
+        )
     if line.phase != "live":
         return line
-    if line.move_to is not None and now >= line.move_at:
-        return replace(_on_the_other(_waiting(line, now, "moving")), attempt=0)
-    if line.fallen and now >= line.probe_at:
-        return replace(_waiting(line, now, "probing"), transport="websocket", probing=True)
+    if line.answered and not line.settled and now >= line.since + line.rules.settle_s:
+        line = replace(line, settled=True, proven=True, probing=False, outage=False)
+        line = replace(line, socket_failures=0, attempt=0, probe_s=line.rules.probe_s)
+    if line.beside is None and line.move_to is not None and now >= line.move_at:
+        return replace(line, beside=line.move_to)
+    if line.beside is None and line.fallen and now >= line.probe_at:
+        return replace(line, beside="websocket")
     return line
 
 
-def _welcomed(line: Line, cursor: str | None, now: float) -> Line:
+def _welcomed(line: Line, what: Welcomed, now: float, draw: float) -> Line:
+    if line.phase == "live":
+        return line
     live = replace(line, phase="live", since=now, renewed=False, fresh=False, telling=False)
-    live = replace(live, progressed=False)
-    if cursor is not None:
-        live = replace(live, cursor=cursor)
+    if what.cursor is not None:
+        live = replace(live, cursor=what.cursor)
+    if live.banned == live.transport:
+        live = replace(live, banned=None)
+    if live.transport == "websocket":
+        return replace(live, fallen="")
+    if live.fallen and not live.probe_at:
+        # When the network failed, or WebSocket has worked here: soon.
+        doubtful = live.outage or live.proven
+        within = draw * live.rules.move_spread_s if doubtful else (0.5 + draw / 2) * live.probe_s
+        live = replace(live, probe_at=now + within, outage=False)
+    return _staged(live, what.stage, now + draw * live.rules.move_spread_s)
+
+
+def _joined(line: Line, now: float) -> Line:
+    if line.beside is None:
+        return line
+    there = line.beside
+    # To SSE it went at the server's word: this stage has no WebSocket. SSE stays to fall back to.
+    banned: Transport | None = "websocket" if there == "sse" else None
+    line = replace(line, transport=there, beside=None, move_to=None, since=now, probing=bool(line.fallen))
+    line = replace(line, fallen="", probe_at=0.0, banned=banned, attempt=0, retry_s=None, told=0)
+    return replace(line, answered=there == "websocket", settled=False, progressed=False)
+
+
+def _apart(line: Line, why: Happening, now: float, draw: float) -> Line:
+    if line.beside is None:
+        return line
+    line = replace(line, beside=None, move_to=None)
     if line.transport == "websocket":
-        live = replace(live, socket_failures=0, fallen="", probing=False, probe_s=line.rules.probe_s)
-    return replace(live, banned=None) if line.banned == line.transport else live
+        return line  # the server ends it when it has to
+    if isinstance(why, Ended) and why.code == STAGE:
+        return replace(line, banned="websocket", fallen="", probe_at=0.0)
+    probe_s = min(line.rules.probe_cap_s, line.probe_s * 2)
+    at = now + (0.5 + draw / 2) * line.probe_s
+    return replace(line, fallen=line.fallen or reason_of(why), probe_s=probe_s, probe_at=at)
+
+
+def reason_of(why: Happening) -> str:
+    """A word for the end of a connection, as `fallback_reason` has it."""
+    match why:
+        case Ended():
+            return why.reason or CLOSE_REASONS.get(why.code, "ended")
+        case Refused():
+            return why.code or f"http-{why.status}"
+        case Unreached() | GivenUp() | Restart():
+            return why.code
+        case _:
+            return "silent"
 
 
 def _asked(line: Line, to: str, at: float, now: float) -> Line:
     if line.mode != "auto" or to == line.transport or to not in ("websocket", "sse"):
         return line
-    if to == "websocket" and line.fallen and now < line.probe_at:
-        return line  # sockets do not work here: it was tried a moment ago
+    if to == "websocket" and line.fallen:
+        return line  # sockets do not work here: it is tried now and then
     return replace(line, move_to=to, move_at=at)
 
 
 def _staged(line: Line, stage: str, at: float) -> Line:
-    """A stage that has WebSocket again, for a line that was sent away from it."""
-    away = line.mode == "auto" and line.transport == "sse" and line.banned == "websocket"
-    if stage not in ("fallback", "websocket") or not away or line.move_to is not None:
+    if line.mode != "auto" or line.transport == "websocket" or line.phase != "live":
         return line
+    if stage == "sse" and line.fallen:  # why there is no WebSocket is explained
+        return replace(line, fallen="", banned="websocket", probe_at=0.0)
+    if stage not in ("fallback", "websocket") or line.banned != "websocket" or line.move_to is not None:
+        return line
+    # It was sent away from WebSocket, which its stage has again.
     return replace(line, banned=None, move_to="websocket", move_at=at)
 
 
@@ -287,7 +210,7 @@ def _ended(line: Line, code: int, reason: str, now: float, draw: float) -> Line:
         return stop(line, line.code)
     if 4200 <= code < 4300:
         return _now(line, now, draw)
-    if line.phase == "opening" and not 4100 <= code < 4200 and line.retry_s is None:
+    if not 4100 <= code < 4200 and line.retry_s is None:
         return _failed(line, now, draw)
     return _later(line, now, draw)
 
@@ -311,7 +234,15 @@ def _refused(line: Line, what: Refused, now: float, draw: float) -> Line:
 
 def _on_the_other(line: Line) -> Line:
     other: Transport = "sse" if line.transport == "websocket" else "websocket"
-    return replace(line, transport=other, banned=line.transport, fallen="", probing=False)
+    return replace(
+        line,
+        transport=other,
+        banned=line.transport,
+        fallen="",
+        probing=False,
+        probe_at=0.0,
+        socket_failures=0,
+    )
 
 
 def _other_token(line: Line, now: float, draw: float, *, give_up: bool, status: int = 0) -> Line:
@@ -323,29 +254,32 @@ def _other_token(line: Line, now: float, draw: float, *, give_up: bool, status: 
 
 
 def _failed(line: Line, now: float, draw: float, weight: int = 1) -> Line:
-    """It did not come to a welcome."""
-    if line.phase == "live" or line.mode != "auto":
+    """It did not come to a welcome, or ended without a word."""
+    if line.mode != "auto" or (line.phase == "live" and (line.transport == "sse" or line.settled)):
         return _later(line, now, draw)
     if line.transport == "sse":
         if not line.fallen:
             return _later(line, now, draw)
         # So it was not the socket's fault.
-        return _later(replace(line, transport="websocket", fallen="", socket_failures=0), now, draw)
-    if line.code in UNREACHED and not line.probing:
-        return _later(line, now, draw)
+        return _later(
+            replace(line, transport="websocket", fallen="", socket_failures=0, outage=True), now, draw
+        )
+    if line.code in UNREACHED:
+        return _later(replace(line, socket_failures=0), now, draw)
     failures = line.socket_failures + weight
-    if line.banned == "sse" or (failures < FAILURES and not line.probing):
-        return _later(replace(line, socket_failures=failures), now, draw)
+    limit = FAILURES_PROVEN if line.proven else FAILURES
+    if line.banned == "sse" or (failures < limit and not line.probing):
+        return _later(replace(line, socket_failures=min(failures, limit)), now, draw)
     probe_s = min(line.rules.probe_cap_s, line.probe_s * 2) if line.probing else line.rules.probe_s
     fallen = replace(
         line,
         transport="sse",
         fallen=line.code,
-        telling=True,
+        telling=not line.outage,
         socket_failures=0,
         probing=False,
         probe_s=probe_s,
-        probe_at=now + probe_s * (0.5 + draw),
+        probe_at=0.0,
         retry_s=None,
     )
     return _waiting(replace(fallen, attempt=min(line.attempt + 1, 30)), now, line.code)
@@ -369,7 +303,7 @@ def _later(line: Line, now: float, draw: float) -> Line:
 
 
 def _waiting(line: Line, due: float, code: str) -> Line:
-    return replace(line, phase="waiting", due=due, code=code, move_to=None)
+    return replace(line, phase="waiting", due=due, code=code, move_to=None, beside=None)
 
 
 def _good(line: Line, now: float) -> bool:

@@ -30,13 +30,16 @@ class Client(Common):
     def __init__(
         self,
         base_url: str,
-        token: str = "",
+        token: str | Callable[[], str] = "",
         *,
         get_token: Callable[[], str] | None = None,
         timeout_s: float = 10.0,
         retries: int | Retries = 4,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        if not isinstance(token, str):
+            get_token = token
+            token = ""
         super().__init__(base_url, get_token is not None, timeout_s, retries)
         self._token = checked_token(token) if token or get_token is None else ""
         self._get_token = get_token
@@ -50,6 +53,10 @@ class Client(Common):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def use_token(self, token: str) -> None:
+        """Another token, from the next request on."""
+        self._token = checked_token(token)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -76,7 +83,7 @@ class Client(Common):
         `with client.subscribe(["topic:a"]) as stream: for publication in stream: …`. The options are those of
         `wanted.wanted`. A stream lives as long as its `with`, not as its client.
         """
-        return SyncStream(self.base_url, self.policy, self.run, wanted(channels, **options))
+        return SyncStream(self.base_url, self.policy, self.run, self.use_token, wanted(channels, **options))
 
     def history(self, channel: str, after: str = "", limit: int = 100) -> HistoryPage:
         """What was published on a channel, oldest first."""

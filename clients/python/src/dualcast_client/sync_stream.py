@@ -11,9 +11,11 @@ from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from .events import Event, Gap, Published, Welcome
-from .flow import Flow, Policy
-from .stream import Stream, log
+from .errors import DualcastError
+from .events import Event, Gap, Published, Status, Welcome
+from .flow import Call, Flow, Policy
+from .inbox import Inbox
+from .stream import Stream
 from .wanted import Backend, Wanted
 
 T = TypeVar("T")
@@ -25,9 +27,15 @@ class SyncStream:
     thread reads; `close` may be called from any."""
 
     def __init__(
-        self, base_url: str, policy: Policy, run: Callable[[Flow[Any]], Any], wanted: Wanted
+        self,
+        base_url: str,
+        policy: Policy,
+        run: Callable[[Flow[Any]], Any],
+        use_token: Callable[[str], None],
+        wanted: Wanted,
     ) -> None:
-        self._make = (base_url, policy, run, wanted)
+        self._make = (base_url, policy, run, use_token)
+        self._wanted = wanted
         self._stream: Stream | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end: asyncio.Event | None = None
@@ -36,7 +44,7 @@ class SyncStream:
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"Sync{self._stream!r}" if self._stream else f"SyncStream({', '.join(self._make[3].channels)})"
+        return f"Sync{self._stream!r}" if self._stream else f"SyncStream({', '.join(self._wanted.channels)})"
 
     @property
     def cursor(self) -> str:
@@ -57,12 +65,16 @@ class SyncStream:
         """Waits until the server says `welcome`. Raises DualcastError as `Stream` does."""
         if self._thread is not None:
             raise RuntimeError("a stream is entered once")
-        ready = threading.Event()
+        ready: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._live(ready)), name="dualcast-subscription", daemon=True
+            target=self._run, args=(ready,), name="dualcast-subscription", daemon=True
         )
         self._thread.start()
-        ready.wait()
+        try:
+            ready.result()
+        except BaseException:
+            self._closed = True
+            raise
         assert self._stream is not None
         try:
             self._do(self._stream.__aenter__())
@@ -90,8 +102,6 @@ class SyncStream:
                 raise StopIteration
             if isinstance(event, Published):
                 return event
-            if isinstance(event, Gap) and not event.filled:
-                log.warning("publications of %s are missing: %s", event.channel, event.reason)
 
     def events(self) -> Iterator[Event]:
         """Publications and everything else the server says, and breaks of the line, in order."""
@@ -107,18 +117,80 @@ class SyncStream:
             return None
         return self._do(_within(self._stream, timeout_s))
 
+    # ── as of Stream; from any thread ──
+
+    @property
+    def acked(self) -> str:
+        """The position behind what was dealt with: what a store keeps."""
+        return self._stream.acked if self._stream else ""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """What is subscribed, beside the own `user:` channel and `all`."""
+        return self._stream.channels if self._stream else self._wanted.channels
+
+    @property
+    def status(self) -> Status:
+        """How the connection is."""
+        return self._stream.status if self._stream else Status(state="closed")
+
+    @property
+    def inbox(self) -> Inbox:
+        """The own inbox: over the WebSocket where there is one, else over REST."""
+        stream = self._open()
+        if stream.welcome is None:
+            raise RuntimeError("enter the stream first")
+        return Inbox(self.call, stream.welcome.user)
+
+    def ack(self, what: Published | str | None = None) -> None:
+        """A publication was dealt with, or everything up to a cursor, or (None) all that was given."""
+        self._do(self._open().ack(what))
+
+    def subscribe(self, *channels: str, since: str = "") -> None:
+        """Adds channels while it is open. Raises DualcastError."""
+        self._do(self._open().subscribe(*channels, since=since))
+
+    def unsubscribe(self, *channels: str) -> None:
+        """Takes channels away."""
+        self._do(self._open().unsubscribe(*channels))
+
+    def authenticate(self, token: str = "") -> None:
+        """Takes another token to the server; "": the one the client's `token` function gives."""
+        self._do(self._open().authenticate(token))
+
+    def backfill(self, gap: Gap) -> list[Published]:
+        """What history has of a gap and was not given yet."""
+        return self._do(self._open().backfill(gap))
+
+    def call(self, call: Call[T]) -> T:
+        """One call: as a command where it has one and there is a WebSocket. Raises DualcastError."""
+        return self._do(self._open().call(call))
+
+    def _open(self) -> Stream:
+        if self._stream is None or self._closed:
+            raise DualcastError("closed", 0, "the subscription is not open")
+        return self._stream
+
     # ── the thread ──
 
-    async def _live(self, ready: threading.Event) -> None:
-        base_url, policy, run, wanted = self._make
+    def _run(self, ready: concurrent.futures.Future[None]) -> None:
+        try:
+            asyncio.run(self._live(ready))
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)  # there is no loop to be had
+
+    async def _live(self, ready: concurrent.futures.Future[None]) -> None:
+        base_url, policy, run, use_token = self._make
 
         async def in_thread(flow: Flow[Any]) -> Any:
             return await asyncio.to_thread(run, flow)
 
         self._loop = asyncio.get_running_loop()
         self._end = asyncio.Event()
-        self._stream = Stream(Backend(base_url, policy, in_thread), wanted)
-        ready.set()
+        self._stream = Stream(Backend(base_url, policy, in_thread, use_token), self._wanted)
+        ready.set_result(None)
         await self._end.wait()
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypedDict, TypeVar, cast
 from urllib.parse import quote
 
 import httpx
+import msgspec
 from msgspec import Struct
 
 from .calls import encode
@@ -16,12 +17,15 @@ from .common import USER_AGENT
 from .connections import Broken, Connection, SocketConnection, StreamConnection
 from .cursors import CursorStore
 from .errors import DualcastError
-from .flow import Call, Flow, Policy, Token, log, perform
+from .events import Status
+from .flow import AGAIN, Call, Flow, Policy, Token, log, perform
 from .ids import new_id
-from .reconnect import Line, Mode, Reconnects, Unreached
+from .line import UNAUTHORIZED, Ended, Line, Mode, Reconnects, Refused, Unreached
 
 T = TypeVar("T")
 OnGap = Literal["raise", "event"]
+Ack = Literal["auto", "manual"]
+Auth = Literal["header", "ticket"]
 
 
 class Options(TypedDict, total=False):
@@ -36,6 +40,11 @@ class Options(TypedDict, total=False):
     store: CursorStore | None
     on_gap: OnGap
     backfill: bool
+    ack: Ack
+    max_unacked: int
+    buffer: int
+    auth: Auth
+    on_status: Callable[[Status], None] | None
     open_timeout_s: float
     patience_s: float | None
     reconnects: Reconnects | None
@@ -54,6 +63,11 @@ class Wanted(Struct, frozen=True, kw_only=True):
     store: CursorStore | None
     on_gap: OnGap
     backfill: bool
+    ack: Ack
+    max_unacked: int
+    buffer: int
+    auth: Auth
+    on_status: Callable[[Status], None] | None
     open_timeout_s: float
     patience_s: float | None
     reconnects: Reconnects
@@ -80,6 +94,11 @@ def wanted(
     store: CursorStore | None = None,
     on_gap: OnGap = "raise",
     backfill: bool = False,
+    ack: Ack = "auto",
+    max_unacked: int = 1000,
+    buffer: int = 100,
+    auth: Auth = "header",
+    on_status: Callable[[Status], None] | None = None,
     open_timeout_s: float = 10.0,
     patience_s: float | None = None,
     reconnects: Reconnects | None = None,
@@ -91,8 +110,13 @@ def wanted(
     its connections. `transport`: `auto` is WebSocket, and SSE where that does not work. `device`: `mobile`,
     `desktop`, `tablet`, `web`; `device_id`: one in the user's registry; `app`: the program's version.
     `on_gap`: what cannot be delivered is raised as GapError, or given as an event (and logged); `backfill`:
-    history is read first. `open_timeout_s`: of one attempt to connect. `patience_s`: so long without a
-    connection ends the subscription; None: never. `reconnects`: the waits between attempts.
+    history is read first. `ack`: `auto` takes a publication for dealt with when the next one is asked for,
+    `manual` when `ack` says so; after `max_unacked` of those that are not, the next one waits. `buffer`:
+    events that are read before the program asks for them; then reading stops. `auth`: `ticket` where headers
+    do not get through to a WebSocket. `on_status`: is told of every change of the connection, where the
+    stream runs (for threads: in a thread of its own), and must not block.
+    `open_timeout_s`: of one attempt to connect. `patience_s`: so long without a connection ends the
+    subscription; None: never. `reconnects`: the waits between attempts.
     """
     if isinstance(channels, str):
         raise TypeError("channels is a list of names")
@@ -103,6 +127,12 @@ def wanted(
         raise ValueError("transport is auto, websocket or sse")
     if on_gap not in ("raise", "event"):
         raise ValueError("on_gap is raise or event")
+    if ack not in ("auto", "manual"):
+        raise ValueError("ack is auto or manual")
+    if auth not in ("header", "ticket"):
+        raise ValueError("auth is header or ticket")
+    if buffer < 1 or max_unacked < 1:
+        raise ValueError("buffer and max_unacked are 1 or more")
     if open_timeout_s <= 0 or (patience_s is not None and patience_s <= 0):
         raise ValueError("times are above 0")
     return Wanted(
@@ -116,6 +146,11 @@ def wanted(
         store=store,
         on_gap=on_gap,
         backfill=backfill,
+        ack=ack,
+        max_unacked=max_unacked,
+        buffer=buffer,
+        auth=auth,
+        on_status=on_status,
         open_timeout_s=open_timeout_s,
         patience_s=patience_s,
         reconnects=reconnects or Reconnects(),
@@ -125,9 +160,17 @@ def wanted(
 class Backend:
     """What a subscription takes from its client. `run`: awaits a flow of the client's."""
 
-    def __init__(self, base_url: str, policy: Policy, run: Callable[[Flow[Any]], Awaitable[Any]]) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        policy: Policy,
+        run: Callable[[Flow[Any]], Awaitable[Any]],
+        use_token: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.base_url = base_url
         self.renewable = policy.renewable
+        self.use_token = use_token
+        """Gives the client another token."""
         self._policy = policy
         self._run = run
         self._tls: ssl.SSLContext | None = None
@@ -155,6 +198,22 @@ class Backend:
         found: T = await self._run(perform(self._policy, call))
         return found
 
+    async def _ticket(self, timeout_s: float) -> str:
+        """Opens one WebSocket, within 30 s. Raises Broken."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self.call(_TICKET)
+        except TimeoutError:
+            raise Broken(Unreached("timeout")) from None
+        except DualcastError as error:
+            if error.status == 401:
+                raise Broken(Ended(UNAUTHORIZED, error.code)) from None
+            if error.status in AGAIN:
+                raise Broken(Ended(4101, error.code)) from None
+            if error.status:
+                raise Broken(Refused(error.status, error.retry_after_s, error.code)) from None
+            raise Broken(Unreached(error.code)) from None
+
     def streaming(self, timeout_s: float) -> httpx.AsyncClient:
         """For SSE: connections of its own, so that streams do not use up those of other calls."""
         return httpx.AsyncClient(
@@ -170,6 +229,9 @@ class Backend:
         """Opens what `line` says; the welcome comes by the connection. Raises Broken."""
         headers = {"Authorization": "Bearer " + token}
         query = wanted.query(line)
+        if line.transport == "websocket" and wanted.auth == "ticket":
+            headers = {}
+            query += "&ticket=" + quote(await self._ticket(wanted.open_timeout_s), safe="")
         if line.transport == "sse":
             assert http is not None
             headers |= {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
@@ -182,9 +244,17 @@ class Backend:
         return await SocketConnection.open(url, headers, wanted.open_timeout_s, self._tls)
 
 
-def authenticate(token: str) -> str:
-    """The command that gives a live WebSocket a new token."""
-    return encode({"type": "authenticate", "ref": "authenticate", "token": token}).decode()
+class _Ticket(Struct):
+    ticket: str
+
+
+_TICKET = Call(
+    "POST",
+    "/v1/tickets",
+    lambda body: msgspec.json.decode(body, type=_Ticket).ticket,
+    encode({"transport": "websocket"}),
+    repeatable=False,
+)
 
 
 def _token(refused: str) -> Flow[str]:
