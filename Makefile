@@ -24,7 +24,7 @@ run: $(STAMP) ## Start the server on port 8000 with a demo tenant; data under ./
 	@exec $(BIN)/dualcast serve --dev --data-dir data $(ARGS)
 
 test: check test-packages ## Run `check` and every test; ARGS="-k name" passes options to pytest
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 	@$(MAKE) test-js
 
 test-js: $(STAMP) $(JS_STAMP) ## Run the tests of the JavaScript clients

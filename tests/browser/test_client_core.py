@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from support.blackhole import Blackhole
-from support.chromium import Chromium
+from support.chromium import Chromium, Tab
 from support.client_door import Door
 from support.redis_server import RedisServer
 from support.server_process import ServerProcess, token
@@ -40,11 +40,21 @@ FAST = {
 class World:
     """A page in a browser, a server, and the network between them."""
 
-    def __init__(self, browser: Chromium, server: ServerProcess, door: Door) -> None:
-        self.browser = browser
+    def __init__(self, browser: Chromium, server: ServerProcess, door: Door, page: Tab | None = None) -> None:
+        self.chromium = browser
+        self.browser = page or browser
         self.server = server
         self.door = door
         self.sent: list[str] = []
+
+    async def tab(self) -> World:
+        """The page in another tab, and what was sent."""
+        page = await self.chromium.tab()
+        await page.open(self.door.base_url + "/site/")
+        await page.until("document.body?.dataset.ready === 'yes'")
+        tab = World(self.chromium, self.server, self.door, page)
+        tab.sent = self.sent
+        return tab
 
     async def call(self, method: str, path: str, body: Any) -> Any:
         headers = {"authorization": "Bearer " + token("root", roles=("admin", "operator")), "if-match": "*"}
@@ -61,7 +71,7 @@ class World:
                 {"to": {"user": USER}, "title": title, "store": False} for title in titles[at : at + 1000]
             ]
             await self.call("POST", "/v1/notifications/batch", items)
-        self.sent += titles
+        self.sent += titles  # in place: tabs share it
 
     async def stage(self, *stages: str) -> None:
         for stage in stages:
@@ -75,11 +85,11 @@ class World:
     async def live(self, name: str, transport: str, seconds: float = 30) -> None:
         await self.browser.until(f"clients.{name}.client.status.transport === {transport!r}", seconds)
 
-    async def account(self, scenario: str, *names: str, at: str = "clients") -> None:
+    async def account(self, scenario: str, *names: str) -> None:
         """Waits until each has as many as were sent, and asserts that they are these, each once, in order."""
         for name in names:
-            await self.browser.until(f"{at}.{name}.titles.length >= {len(self.sent)}", 60)
-            received: list[str] = await self.browser.run(f"{at}.{name}.titles")
+            await self.browser.until(f"clients.{name}.titles.length >= {len(self.sent)}", 60)
+            received: list[str] = await self.browser.run(f"clients.{name}.titles")
             doubled = sum(times - 1 for times in Counter(received).values())
             missing = len(set(self.sent) - set(received))
             line = f"{len(self.sent)} sent, {len(received)} received, {missing} missing, {doubled} doubled"
@@ -88,7 +98,8 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """With a browser of its own for a test that says so."""
     settings = {
         "delivery.retry_min_ms": 100,
         "delivery.retry_max_ms": 300,
@@ -101,7 +112,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         async with (
             ServerProcess("redis", tmp_path, redis_url=redis.url, settings=settings) as server,
             Door(server.port) as door,
-            Chromium() as browser,
+            Chromium(alone=getattr(request, "param", False)) as browser,
         ):
             await browser.open(door.base_url + "/site/")
             await browser.until("document.body?.dataset.ready === 'yes'")
@@ -187,7 +198,7 @@ async def test_a_reload_resumes_where_the_page_was(world: World) -> None:
     await browser.until("clients.a.titles.length === 20")
     before = await browser.run("clients.a.titles")
     await browser.run("delete document.body.dataset.ready")
-    await browser.call("Page.reload")
+    await browser.reload()
     await world.send(20)
     await browser.until("document.body?.dataset.ready === 'yes'")
     await world.start("a")
@@ -224,6 +235,7 @@ async def test_a_tenant_moves_while_pages_are_open(world: World) -> None:
     assert await world.browser.run("clients.b.told") == ["open"], "the page noticed nothing"
 
 
+@pytest.mark.parametrize("world", [True], indirect=True, ids=["alone"])
 async def test_a_page_that_is_frozen_and_thawed(world: World) -> None:
     browser = world.browser
     await world.start("a")
@@ -243,44 +255,36 @@ async def test_a_page_that_is_frozen_and_thawed(world: World) -> None:
 
 
 async def test_ten_tabs_use_one_connection(world: World) -> None:
-    browser = world.browser
-    for number in range(10):
-        await browser.run(f"void (window.t{number} = window.open(location.href))")
-        await browser.until(f"t{number}.document?.body?.dataset.ready === 'yes'")
-        fields = json.dumps({"tokens": [token(USER)], "timing": FAST, "group": USER})
-        await browser.run(f"t{number}.start('a', {fields})")
-    tabs = [f"t{number}" for number in range(10)]
+    tabs = [await world.tab() for _ in range(10)]
     for tab in tabs:
-        await browser.until(f"{tab}.clients.a.client.status.status === 'live'")
+        await tab.start("a", group=USER)
+    for tab in tabs:
+        await tab.browser.until("clients.a.client.status.status === 'live'")
     assert world.door.open["socket"] == 1
     await world.send(50)
     for tab in tabs:
-        await world.account("ten tabs", "a", at=f"{tab}.clients")
-    leading = [await browser.run(f"{tab}.clients.a.client.status.leader") for tab in tabs]
+        await tab.account("ten tabs", "a")
+    leading = [await tab.browser.run("clients.a.client.status.leader") for tab in tabs]
     assert leading.count(True) == 1
-    leader = tabs[leading.index(True)]
-    await browser.run(f"{leader}.close()")
-    tabs.remove(leader)
+    await tabs.pop(leading.index(True)).browser.close()
     await world.send(50)
     for tab in tabs:
-        await world.account("ten tabs, the leader closed", "a", at=f"{tab}.clients")
-    await browser.until(" || ".join(f"{tab}.clients.a.client.status.leader" for tab in tabs))
+        await tab.account("ten tabs, the leader closed", "a")
+    leading = [await tab.browser.run("clients.a.client.status.leader") for tab in tabs]
+    assert leading.count(True) == 1
     assert world.door.open["socket"] == 1 and world.door.open["stream"] == 0
 
 
 async def test_tabs_with_channels_of_their_own(world: World) -> None:
     """What each tab subscribed to survives the one that leads; a badge read in one is read in all."""
-    browser = world.browser
-    tabs = ["t0", "t1", "t2"]
-    for number, tab in enumerate(tabs):
-        await browser.run(f"void (window.{tab} = window.open(location.href))")
-        await browser.until(f"{tab}.document?.body?.dataset.ready === 'yes'")
+    tabs = {number: (await world.tab()).browser for number in range(3)}
+    for number, tab in tabs.items():
         fields = {"tokens": [token(USER, channels=("topic:*",))], "timing": FAST, "group": USER}
-        await browser.run(f"{tab}.start('a', {json.dumps(fields)})")
-        await browser.run(f"{tab}.clients.a.client.on('badge', () => 0)")
-        await browser.run(f"{tab}.clients.a.client.subscribe('topic:{number}', 'topic:all')")
+        await tab.run(f"start('a', {json.dumps(fields)})")
+        await tab.run("clients.a.client.on('badge', () => 0)")
+        await tab.run(f"clients.a.client.subscribe('topic:{number}', 'topic:all')")
     with pytest.raises(AssertionError, match="forbidden-channel"):
-        await browser.run("t1.clients.a.client.subscribe('task:nobody')")
+        await tabs[1].run("clients.a.client.subscribe('task:nobody')")
 
     async def prices(value: int) -> None:
         for channel in ("topic:0", "topic:1", "topic:2", "topic:all"):
@@ -288,23 +292,21 @@ async def test_tabs_with_channels_of_their_own(world: World) -> None:
             await world.call("POST", "/v1/publish", body)
 
     async def seen(values: range) -> None:
-        for number, tab in enumerate(tabs_left):
-            await browser.until(f"{tab}.clients.a.prices.length >= {2 * len(values)}")
-            wanted = [f"topic:{which} {value}" for value in values for which in (tab[1], "all")]
-            assert await browser.run(f"{tab}.clients.a.prices") == wanted, number
+        for number, tab in tabs.items():
+            await tab.until(f"clients.a.prices.length >= {2 * len(values)}")
+            wanted = [f"topic:{which} {value}" for value in values for which in (number, "all")]
+            assert await tab.run("clients.a.prices") == wanted, number
 
-    tabs_left = list(tabs)
     await prices(0)
     await seen(range(1))
     await world.call("POST", "/v1/notifications", {"to": {"user": USER}, "title": "one"})
-    for tab in tabs:
-        await browser.until(f"{tab}.clients.a.client.badge?.unread === 1")
-    await browser.run("t2.clients.a.client.inbox.read('all')")
-    for tab in tabs:
-        await browser.until(f"{tab}.clients.a.client.badge.unread === 0")
-    assert await browser.run("t0.clients.a.client.status.leader")
-    await browser.run("t0.close()")
-    tabs_left.remove("t0")
+    for tab in tabs.values():
+        await tab.until("clients.a.client.badge?.unread === 1")
+    await tabs[2].run("clients.a.client.inbox.read('all')")
+    for tab in tabs.values():
+        await tab.until("clients.a.client.badge.unread === 0")
+    assert await tabs[0].run("clients.a.client.status.leader")
+    await tabs.pop(0).close()
     for value in range(1, 6):
         await prices(value)
     await seen(range(6))

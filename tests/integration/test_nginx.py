@@ -50,6 +50,7 @@ async def notify(nginx: Nginx, title: str) -> None:
         assert answer.status_code in (200, 201), answer.text
 
 
+@pytest.mark.covers("S2.69")
 @pytest.mark.parametrize("transport", ["sse", "ws"])
 async def test_what_is_published_comes_through_while_the_connection_is_open(
     tmp_path: Path, transport: str
@@ -115,6 +116,7 @@ async def test_tokens_in_query_strings_are_in_no_log_of_the_proxy(tmp_path: Path
         assert ANN not in written
 
 
+@pytest.mark.covers("S1.34")
 async def test_without_the_upgrade_headers_sockets_fail_and_streams_go_on(tmp_path: Path) -> None:
     """What a proxy that was not told of WebSocket does: the client hears of it at once and stays on SSE."""
     lines = {r"proxy_set_header Upgrade .*": "", r"proxy_set_header Connection .*": ""}
@@ -132,6 +134,7 @@ async def test_the_metrics_stay_inside(tmp_path: Path) -> None:
         assert (await client.get("/healthz")).status_code == 200
 
 
+@pytest.mark.covers("S0.81", "S3.94")
 async def test_who_loses_a_node_comes_back_to_another_with_the_cursor(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("a", "b")]
     for folder in folders:
@@ -159,6 +162,7 @@ async def test_who_loses_a_node_comes_back_to_another_with_the_cursor(tmp_path: 
                     await asyncio.sleep(0.02)
 
 
+@pytest.mark.covers("S0.82", "S2.70")
 async def test_over_tls_with_http_2_for_streams_and_http_1_for_sockets(tmp_path: Path) -> None:
     async with (
         ServerProcess("memory", tmp_path, settings=QUICK) as server,

@@ -119,4 +119,4 @@ async def legacy_site(folder: Path) -> AsyncIterator[Site]:
             await browser.open(door.base_url + "/site/")
             await browser.until("document.body.dataset.ready === 'yes'")
             yield Site(nodes, door, browser)
-            assert browser.console == [], "a client met what it does not know"
+            assert not browser.console, f"a client met what it does not know: {browser.console}"

@@ -25,7 +25,7 @@ export class RoomsClient {
       this.attempts = 0;
       this.send({ type: "get_stats" });
       clearInterval(this.timer);
-      this.timer = setInterval(() => this.send({ type: "ping" }), PING_MS / this.options.pingPace);
+      this.timer = setInterval(() => this.ping(), PING_MS / this.options.pingPace);
     };
     this.socket.onmessage = (event) => this.take(JSON.parse(event.data));
     this.socket.onclose = (event) => {
@@ -39,6 +39,11 @@ export class RoomsClient {
       this.attempts += 1;
       setTimeout(() => this.connect(), AGAIN_MS / this.options.pace);
     };
+  }
+
+  // Tests let it tick a hundred times as fast: then it meets the moment between a close frame and the close.
+  ping() {
+    if (this.socket.readyState === WebSocket.OPEN) this.send({ type: "ping" });
   }
 
   send(frame) {
