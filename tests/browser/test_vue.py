@@ -43,6 +43,20 @@ function useAuthStore() { return auth; }
 window.store = () => useWebSocketStore();
 window.list = () => useNotificationStore();
 """
+ODD = """
+import { createApp, h, KeepAlive, mergeProps, ref } from "vue";
+import { createDualcast, EN, NotificationBell } from "@dualcast/vue";
+window.shows = ref(true);
+window.opened = [];
+const tell = (name) => ({ onOpen: ({ title }) => window.opened.push(name + " " + title) });
+const bell = mergeProps({ labels: EN }, tell("one"), tell("two"));
+window.dualcast = createDualcast({ url: location.origin, getToken: () => TOKEN });
+const page = () => (window.shows.value ? h(NotificationBell, bell) : h("i"));
+window.app = createApp({ render: () => h(KeepAlive, page) });
+const shadow = document.querySelector("#root").attachShadow({ mode: "open" });
+window.inside = (selector) => shadow.querySelector(selector);
+window.app.use(window.dualcast).mount(shadow);
+""".replace("TOKEN", json.dumps(TOKEN))
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +67,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     native = NATIVE.replace('"https://push.example.com"', here)
     bundle(native.replace("createApp(App)", "(window.app = createApp(App))") + PAGE, folder, name="native")
     page(folder, name="native", style=True)
+    bundle(ODD, folder, name="odd")
+    page(folder, name="odd")
     legacy = LEGACY.replace('"https://push.example.com", //', f"{here}, ...window.more, //")
     legacy = legacy.replace("createApp({", "(window.app = createApp({", 1).replace(
         "WebSocketRoot, () => h(Page)) })", "WebSocketRoot, () => h(Page)) }))"
@@ -214,7 +230,34 @@ async def test_a_phone_in_the_dark_from_right_to_left(world: World) -> None:
     await browser.run("app.unmount()")
 
 
-@pytest.mark.covers("S1.15", "S1.18", "S1.19", "S1.20", "S1.24", "S1.25", "S1.26", "S1.27", "S1.30", "S1.42")
+async def test_a_bell_inside_of_a_shadow_root_that_is_kept_alive_and_has_two_listeners(world: World) -> None:
+    """A press inside is none outside, each listener is told, and what is put away does not count as seen."""
+    browser = world.browser
+    await world.notify("odd")
+    await browser.open(world.door.base_url + "/site/odd.html")
+    await browser.until("inside('.dc-bell-count')")
+    await browser.run("inside('.dc-bell-button').click()")
+    await browser.until("inside('.dc-item-main')")
+    await browser.on_page(lambda page: page.click(".dc-item-main"))
+    await browser.until("opened.length")
+    assert await browser.run("opened") == ["one odd", "two odd"]
+    await browser.until("dualcast.client.badge.unseen === 0")
+    await browser.run("inside('.dc-bell-button').click()")
+    await browser.until("inside('.dc-panel')")
+    await browser.run("shows.value = false")
+    await browser.until("!inside('.dc-bell')")
+    await world.notify("while it is put away")
+    await browser.until("dualcast.client.badge.unseen === 1")
+    await browser.run("shows.value = true")
+    await browser.until("inside('.dc-bell-count')")
+    assert await browser.run("inside('.dc-panel') === null && dualcast.client.badge.unseen") == 1
+    await browser.run("dualcast.client.inbox.read('all')")  # as the next test finds it
+    await browser.until("dualcast.client.badge.unread === 0")
+    assert browser.console == []
+    await browser.run("app.unmount()")
+
+
+@pytest.mark.covers("S1.15", "S1.18", "S1.25", "S1.26", "S1.27", "S1.30", "S1.42")
 async def test_a_page_of_the_older_contract(world: World) -> None:
     """The store by itself, then by one setting over the native protocol, where there are no WebSockets."""
     browser = world.browser

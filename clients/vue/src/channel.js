@@ -11,7 +11,7 @@ import { feedsOf } from "./stores/index.js";
 /**
  * Holds the channel that `source` names while the scope lives.
  * @param {DualcastClient} client @param {ChannelSource} source
- * @param {{begin?: () => void, publication?: (publication: Publication) => void}} [told] `begin`: of another channel
+ * @param {{begin?: () => void} & Omit<import("./stores/feeds.js").Holder, "changed">} [told] `begin`: of another channel
  */
 export function useFeed(client, source, told = {}) {
   const feeds = feedsOf(client);
@@ -27,7 +27,7 @@ export function useFeed(client, source, told = {}) {
         told.begin?.();
         if (!channel) return;
         const changed = () => void (feed.value = feeds.get(channel));
-        release = feeds.hold(channel, { changed, publication: told.publication });
+        release = feeds.hold(channel, { ...told, changed });
         changed();
       },
       { immediate: true },
@@ -53,14 +53,19 @@ const statusOf = ({ status }) => (status === "asked" ? "waiting" : status);
 
 /**
  * A channel: subscribed while any component wants it. Refs: `events` (oldest first, the last `limit`), `last`,
- * `state` of a `task:` or `batch:` channel, `status`, `error` (why it was refused), `gap` (what is shown has a hole).
+ * `state` of a `task:` or `batch:` channel, `status`, `error` (why it was refused), `gap` (what is shown has a hole: reload it, or
+ * `gap.value.backfill()`). `clear()` forgets events and gap.
  * @param {ChannelSource} channel may change @param {ChannelOptions} [options]
  */
 export function useChannel(channel, { limit = 50, events: types, onEvent, client: given } = {}) {
   const client = useDualcast(given);
   const events = shallowRef(/** @type {readonly Publication[]} */ ([]));
   const most = Math.max(1, Math.min(limit, 1_000));
-  const clear = () => void (events.value = []);
+  const gap = shallowRef(/** @type {import("./stores/feeds.js").Gap | null} */ (null));
+  const clear = () => {
+    events.value = [];
+    gap.value = null;
+  };
   for (const name of types ?? []) client.on(name, () => {})(); // its type is known from now on
   const feed = useFeed(client, channel, {
     begin: clear,
@@ -69,6 +74,7 @@ export function useChannel(channel, { limit = 50, events: types, onEvent, client
       events.value = [...events.value, publication].slice(-most);
       onEvent?.(publication);
     },
+    gap: (found) => void (gap.value = found),
   });
   return {
     events,
@@ -76,7 +82,7 @@ export function useChannel(channel, { limit = 50, events: types, onEvent, client
     state: computed(() => feed.value.state),
     status: computed(() => statusOf(feed.value)),
     error: computed(() => feed.value.error),
-    gap: computed(() => feed.value.gap),
+    gap,
     clear,
   };
 }

@@ -36,7 +36,7 @@ export const ZH = {
   failed: "加载失败",
   retry: "重试",
   isNew: "未读",
-  actionFailed: "操作失败，请重试",
+  actionFailed: "操作失败",
 };
 
 /** @type {Labels} */
@@ -61,7 +61,7 @@ export const EN = {
   failed: "Could not be loaded",
   retry: "Try again",
   isNew: "unread",
-  actionFailed: "That did not work. Please try again.",
+  actionFailed: "That did not work",
 };
 
 /** Own words in place of some; Chinese by default. @param {Partial<Labels>} [own] @returns {Labels} */

@@ -16,7 +16,8 @@ export function whileAlive(start) {
     over = true;
     stop();
   });
-  if (getCurrentInstance()) onMounted(begin);
+  const instance = getCurrentInstance();
+  if (instance && !instance.isMounted) onMounted(begin);
   else begin();
 }
 

@@ -1,4 +1,4 @@
-import { defineComponent, h, nextTick, onScopeDispose, ref, watch } from "vue";
+import { defineComponent, h, nextTick, onDeactivated, onScopeDispose, ref, watch } from "vue";
 import { labelsOf } from "./labels.js";
 import { safeLink } from "./links.js";
 import { useNotifications } from "./notifications.js";
@@ -29,9 +29,11 @@ export const NotificationBell = defineComponent({
     labels: { type: /** @type {import("vue").PropType<Partial<Labels>>} */ (Object), default: undefined },
     /** BCP 47, of the times; default: the browser's. */
     locale: { type: String, default: undefined },
-    onOpen: { type: /** @type {import("vue").PropType<(item: Item) => void>} */ (Function), default: undefined },
+    /** Whether there is a listener: of `@open`, alone or of several. */
+    onOpen: { type: /** @type {import("vue").PropType<((item: Item) => void) | ((item: Item) => void)[]>} */ ([Function, Array]), default: undefined },
   },
-  setup(props) {
+  emits: { open: (/** @type {Item} */ _) => true },
+  setup(props, { emit }) {
     const inbox = useNotifications({ client: props.client, limit: props.limit, max: props.max });
     const { notifications: items, unread, loading, error, hasMore } = inbox;
     const isOpen = ref(false);
@@ -58,7 +60,7 @@ export const NotificationBell = defineComponent({
       if (isUnread(item)) attempt(inbox.markRead(item.id));
       if (!props.onOpen) return;
       close();
-      props.onOpen(item);
+      emit("open", item);
     };
 
     // What is in the list while it is open has been seen; a refusal of that is nobody's business.
@@ -70,8 +72,8 @@ export const NotificationBell = defineComponent({
       if (ids.length) inbox.markSeen(ids);
     });
     /** @param {Event} event */
-    const outside = ({ target }) => {
-      if (!(target instanceof Node && root.value?.contains(target))) close(false);
+    const outside = (event) => {
+      if (root.value && !event.composedPath().includes(root.value)) close(false); // also inside of a shadow root
     };
     let stopWatching = () => {};
     watch(isOpen, async (open) => {
@@ -86,6 +88,7 @@ export const NotificationBell = defineComponent({
       panel.value?.focus();
     });
     onScopeDispose(() => stopWatching());
+    onDeactivated(() => close(false)); // what is kept alive is not shown: nothing in it is seen
 
     /** @param {Item} item @param {Labels} words */
     const entry = (item, words) => {

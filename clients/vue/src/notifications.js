@@ -51,7 +51,7 @@ export function useNotifications(options = {}) {
     reload: store.reload,
     loadMore: store.loadMore,
     markRead: marking("read"),
-    markSeen: marking("seen"),
+    markSeen: (/** @type {Ids} */ ids = "all") => marking("seen")(ids),
     markUnread: marking("unread"),
     archive: marking("archived"),
     remove: marking("deleted"),

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { EMPTY, reduceList, viewOf } from "../../../clients/vue/src/stores/notification_list.js";
+import { brings, EMPTY, reduceList, viewOf } from "../../../clients/vue/src/stores/notification_list.js";
 import { NOBODY, reducePresence } from "../../../clients/vue/src/stores/presence_list.js";
 
 const SHAPE = { limit: 5, states: ["unseen", "seen", "read"], kinds: [] };
@@ -209,4 +209,13 @@ test("whatever the order of pages, replays, marks and replies: in the end the li
     const wanted = store.filter(({ state }) => state !== "archived").map(({ id, state }) => `${id}:${state}`);
     assert.deepEqual(shown(list, shape), wanted, `seed ${seed}`);
   }
+});
+
+test("which action may bring something into a list that it did not have", () => {
+  const all = ["seen", "read", "unread", "archived", "deleted", "withdrawn"];
+  const bringing = (states) => all.filter((action) => brings(action, states));
+  assert.deepEqual(bringing(SHAPE.states), []);
+  assert.deepEqual(bringing(["unseen", "seen"]), ["unread"]);
+  assert.deepEqual(bringing(["read"]), ["read"]);
+  assert.deepEqual(bringing(["archived"]), ["archived"]);
 });

@@ -1,10 +1,12 @@
-// The plugin, the connection and the inbox against a real server.
+// Against a real server, one for all of them: the plugin, the connection and the inbox here, more beside.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { token, until } from "../core/support/server.js";
 import { dualcast, mounted, scoped, vue } from "./support.js";
 import { CHANNELS, client, live, world } from "./world.js";
+import "./channels.js";
+import "./store.js";
 
 const { createDualcast, useChannel, useConnectionStatus, useDualcast, useNotifications, usePresence } = dualcast;
 const titles = (items) => items.value.map(({ title }) => title);
@@ -149,4 +151,56 @@ test("a client that becomes another user's shows that user's inbox", async () =>
   made.renew();
   made.connect();
   await until(() => titles(out.notifications)[0] === "theirs" && out.notifications.value.length === 1, "theirs");
+});
+
+test("a list of what is unread gets back what is marked as unread", async (t) => {
+  t.mock.method(Math, "random", () => 0); // how long many pages spread their reloads
+  await world.server.notify(world.user, "a");
+  const made = client();
+  const shape = [{}, { states: ["unseen", "seen"] }, { states: [] }];
+  const pages = shape.map((one) => scoped(() => useNotifications({ client: made, ...one })));
+  world.ends.push(...pages.map(({ stop }) => stop));
+  made.connect();
+  const [all, unread, none] = pages.map(({ out }) => out);
+  for (const one of [all, unread, none]) await until(() => titles(one.notifications)[0] === "a", "loaded");
+  const [{ id }] = all.notifications.value;
+  await all.markRead(id);
+  assert.deepEqual(titles(unread.notifications), []);
+  await all.markUnread(id);
+  await until(() => titles(unread.notifications)[0] === "a", "back");
+  assert.equal(await all.markSeen(), true, "without ids: all");
+});
+
+test("a component that makes room for another hands its list over; what nobody watches is forgotten", async () => {
+  await world.server.notify(world.user, "a");
+  const made = client();
+  let loads = 0;
+  const { list } = made.inbox;
+  made.inbox.list = (...given) => ((loads += 1), list(...given));
+  made.connect();
+  const page = () => scoped(() => useNotifications({ client: made }));
+  const first = page();
+  await until(() => titles(first.out.notifications)[0] === "a", "loaded");
+  first.stop();
+  const second = page();
+  await Promise.resolve();
+  assert.deepEqual([titles(second.out.notifications), loads], [["a"], 1]);
+  second.stop();
+  await until(() => made.listeners === 0, "no listener left");
+  let seen;
+  mounted(() => {
+    seen = titles(useNotifications({ client: made }).notifications);
+  }).unmount();
+  assert.deepEqual(seen, [], "not what another user may have seen");
+});
+
+test("a composable that is used when its component is mounted already begins at once", async () => {
+  const made = client();
+  let connection;
+  const page = mounted(() => vue.onMounted(() => (connection = useConnectionStatus({ client: made }))));
+  assert.equal(made.listeners, 1);
+  made.connect();
+  await until(() => connection.connected.value, "connected");
+  page.unmount();
+  assert.equal(made.listeners, 0);
 });

@@ -72,9 +72,15 @@ test("a server renders what a page begins with, and nothing is left: no connecti
   assert.equal(process.getActiveResourcesInfo().length, timers);
 });
 
+test("components say the same as those of React, in both languages", async () => {
+  const react = await import(new URL("../react/src/labels.js", PACKAGE));
+  const words = (labels) => Object.entries(labels).map(([name, word]) => [name, typeof word === "function" ? word(3) : word]).sort();
+  for (const name of ["EN", "ZH"]) assert.deepEqual(words(dualcast[name]), words(react[name]));
+});
+
 test("links of notifications: the web and the own site, nothing that runs", () => {
   for (const link of ["/stocks/1", "https://example.com/a", "page?x#y", "//example.com"]) assert.equal(dualcast.safeLink(link), link);
-  for (const link of ["javascript:alert(1)", " JaVaScript:alert(1)", "java\nscript:alert(1)", "data:text/html,x", "http://[", "", null, undefined]) {
+  for (const link of ["javascript:alert(1)", " JaVaScript:alert(1)", "java\nscript:alert(1)", "data:text/html,x", "http://[", "", "  ", 5, {}, null, undefined]) {
     assert.equal(dualcast.safeLink(link), null);
   }
 });

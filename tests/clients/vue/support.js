@@ -11,6 +11,7 @@ export const pinia = await import(pathToFileURL(require.resolve("pinia/package.j
 /** The package. */
 export const dualcast = await import(new URL("src/index.js", PACKAGE));
 export const legacy = await import(new URL("src/pinia.js", PACKAGE));
+export const esbuild = require("esbuild");
 export const { renderToString } = require("vue/server-renderer");
 
 /** A renderer of nothing: components live, mount and unmount as in a page. */

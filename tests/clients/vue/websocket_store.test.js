@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { beforeEach, mock, test } from "node:test";
-import { legacy, logger, mounted, pinia, sockets, stub, vue } from "./support.js";
+import { PACKAGE, esbuild, legacy, logger, mounted, pinia, sockets, stub, vue } from "./support.js";
 
 const { configureWebSocketStore, useNotificationStore, useWebSocketStore, WebSocketRoot } = legacy;
 
@@ -88,6 +88,16 @@ test("S1.19 wss on https, ws otherwise; the host without scheme and trailing sla
   assert.equal(at(undefined, "http://page"), "ws://page", "no import.meta.env here");
 });
 
+test("S1.19 the base is VITE_API_BASE_URL, as Vite puts it into a build", async () => {
+  const define = { "import.meta.env": JSON.stringify({ VITE_API_BASE_URL: "https://push.example.com/" }) };
+  const entry = new URL("src/pinia/config.js", PACKAGE).pathname;
+  const { outputFiles } = await esbuild.build({ entryPoints: [entry], bundle: true, write: false, format: "esm", define });
+  const built = await import(`data:text/javascript,${encodeURIComponent(outputFiles[0].text)}`);
+  assert.equal(built.socketUrl("t"), "wss://push.example.com/api/ws/notifications?token=t");
+  built.configureWebSocketStore({ baseUrl: "http://other" });
+  assert.equal(built.serverUrl(), "http://other", "what the app says goes first");
+});
+
 test("S1.20 S1.22 onopen: connected, attempts 0; onerror: not connected", () => {
   const store = useWebSocketStore();
   store.connect();
@@ -139,6 +149,22 @@ test("S1.21 the wait is at most 30 s, and an open starts anew", (t) => {
   assert.equal(made.length, 3);
   store.disconnect();
 });
+
+for (const code of [1008, 1013, 4409]) {
+  test(`an open that is refused with ${code} was none: five attempts and no more, or tabs would evict one another for ever`, (t) => {
+    mock.timers.enable({ apis: ["setTimeout"] });
+    t.after(() => mock.timers.reset());
+    const store = useWebSocketStore();
+    store.connect();
+    for (let number = 0; number < 9; number += 1) {
+      made[number]?.open();
+      made[number]?.onclose({ code });
+      mock.timers.tick(30_000);
+    }
+    assert.equal(made.length, 6);
+    assert.match(said.error[0], /gave up after 5/);
+  });
+}
 
 test("S1.42 reconnecting by hand after the store gave up", (t) => {
   mock.timers.enable({ apis: ["setTimeout"] });
@@ -280,6 +306,26 @@ test("no log line has the token", () => {
   assert.equal(said.error.length, 1);
   assert.doesNotMatch(JSON.stringify(said), /secret|t%2F1|t\/1/);
   assert.equal(store.ws, null);
+});
+
+test("two apps on a page: a notification goes to the list of the store's own app", () => {
+  const [one, two] = [pinia.createPinia(), pinia.createPinia()];
+  useWebSocketStore(one).connect();
+  pinia.setActivePinia(two); // the other app came later
+  made[0].frame({ type: "notification", data: ITEM });
+  assert.deepEqual([useNotificationStore(one).items.length, useNotificationStore(two).items.length], [1, 0]);
+});
+
+test("over dualcast, who asks for a token of his own needs none in the page", () => {
+  let connects = 0;
+  const client = { status: { status: "off" }, on: () => () => {}, connect: () => (connects += 1), disconnect() {}, request() {} };
+  set({ auth: undefined, transport: "dualcast", dualcast: client });
+  const page = mounted(() => WebSocketRoot.setup({}, { slots: {} }), pinia.createPinia());
+  assert.deepEqual([connects, said.warn], [1, []]);
+  page.unmount();
+  set({ auth: undefined, transport: "dualcast", dualcast: {} });
+  useWebSocketStore().connect();
+  assert.equal(said.warn.length, 1, "nobody to ask");
 });
 
 test("S1.30 the root connects on mount when signed in, and disconnects on unmount", async () => {

@@ -1,3 +1,5 @@
+import { isClient } from "../client.js";
+
 /** @typedef {import("@dualcast/client").DualcastClient} DualcastClient */
 /** @typedef {import("../types.js").Options} Options */
 /** @typedef {{token?: string | null, isAuthenticated?: boolean}} Auth an auth store, as far as it matters here */
@@ -46,8 +48,14 @@ export function tokenOf() {
   }
 }
 
+/** Whether there is something to connect with: a client of the app's may ask for its own. @returns {boolean} */
+export function hasCredentials() {
+  const { transport, dualcast } = given;
+  return !!tokenOf() || (transport === "dualcast" && !!dualcast && (isClient(dualcast) || !!dualcast.getToken));
+}
+
 /** Whether there is somebody to connect for. @returns {boolean} */
-export const isAuthenticated = () => auth().isAuthenticated ?? !!tokenOf();
+export const isAuthenticated = () => auth().isAuthenticated ?? hasCredentials();
 
 /** @returns {string} "" : the page's own */
 function base() {

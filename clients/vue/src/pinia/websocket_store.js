@@ -1,15 +1,17 @@
 import { DualcastClient, UnauthorizedError } from "@dualcast/client";
-import { defineStore } from "pinia";
+import { defineStore, getActivePinia } from "pinia";
 import { onScopeDispose, ref, shallowRef } from "vue";
 import { isClient } from "../client.js";
 import { showDesktop } from "../desktop.js";
-import { config, serverUrl, socketUrl, tokenOf } from "./config.js";
+import { config, hasCredentials, serverUrl, socketUrl, tokenOf } from "./config.js";
 import { useNotificationStore } from "./notification_store.js";
 
 /** @typedef {{type?: string, data?: any}} Message */
 
 const FIRST_MS = 1_000;
 const LONGEST_MS = 30_000;
+/** Closes of the older contract that come after the open and say no: bad token, server full, a newer connection took the place. */
+const REFUSED = new Set([1008, 1013, 4409]);
 /** What the native protocol takes from an application (PROTO-21). */
 const COMMANDS = new Set(
   "inbox counters read seen unread archive delete message typing message_read presence ping".split(" "),
@@ -30,20 +32,20 @@ export const useWebSocketStore = defineStore("websocket", () => {
   const reconnectAttempts = ref(0);
   const maxReconnectAttempts = ref(5);
   let close = () => {};
+  const root = getActivePinia(); // a page may have several
 
   const log = () => config().log ?? console;
 
   /** Connects with the token there is now. An existing connection is closed first. */
   function connect() {
     clear();
-    const token = tokenOf();
-    if (!token) {
+    if (!hasCredentials()) {
       log().warn("[WS] no token: not connected");
       return;
     }
     try {
       if (config().transport === "dualcast") openClient();
-      else openSocket(token);
+      else openSocket(tokenOf());
     } catch {
       // An address that is none, or a policy of the page. The error would show the address, and with it the token.
       clear();
@@ -55,20 +57,24 @@ export const useWebSocketStore = defineStore("websocket", () => {
   function openSocket(token) {
     const socket = new (config().WebSocket ?? WebSocket)(socketUrl(token));
     ws.value = socket;
+    let before = 0;
     close = () => {
       socket.onopen = socket.onclose = socket.onerror = socket.onmessage = null;
       socket.close();
     };
     socket.onopen = () => {
       connected.value = true;
+      before = reconnectAttempts.value;
       reconnectAttempts.value = 0;
     };
     socket.onerror = () => {
       connected.value = false;
       log().error("[WS] the connection failed");
     };
-    socket.onclose = () => {
+    socket.onclose = ({ code }) => {
       close = () => {};
+      // An open that was refused was none: or else tabs evict one another every second, for ever.
+      if (REFUSED.has(code)) reconnectAttempts.value = Math.max(before, reconnectAttempts.value);
       connected.value = false;
       ws.value = null;
       reconnect();
@@ -150,7 +156,7 @@ export const useWebSocketStore = defineStore("websocket", () => {
   function handleNotification(data) {
     if (!data?.title || !data.type) return; // section 3.7
     const { notifications, desktop = true } = config();
-    const sink = (typeof notifications === "function" ? notifications() : notifications) ?? useNotificationStore();
+    const sink = (typeof notifications === "function" ? notifications() : notifications) ?? useNotificationStore(root);
     const { id, type, title, content, link, source, created_at, status = "unread" } = data;
     sink.addNotification({ id, type, title, content, link, source, created_at, status });
     if (desktop) showDesktop(data, { tag: id });

@@ -10,14 +10,13 @@ import { NOBODY, reducePresence } from "./presence_list.js";
  * @property {Error | null} error why it was refused, a DualcastError
  * @property {any} state of a `task:` or `batch:` channel: the whole of it, of the highest revision (PROTO-43, 53)
  * @property {import("./presence_list.js").PresenceList} presence of a `presence:` channel
- * @property {{reason: string, after?: string, oldest?: string, backfill: () => Promise<number>} | null} gap the last
- *   one: what is shown has a hole
  */
-/** @typedef {{changed: () => void, publication?: (publication: Publication) => void}} Holder */
+/** A hole in what came (PROTO-26). @typedef {{channel: string, reason: string, after?: string, oldest?: string, backfill: () => Promise<number>}} Gap */
+/** @typedef {{changed: () => void, publication?: (publication: Publication) => void, gap?: (gap: Gap) => void}} Holder */
 /** @typedef {Feed & {holders: Set<Holder>, foreign: boolean, alone: boolean}} Entry `alone`: asked for by itself */
 
 /** @type {Feed} */
-export const NO_FEED = Object.freeze({ status: "waiting", error: null, state: null, presence: NOBODY, gap: null });
+export const NO_FEED = Object.freeze({ status: "waiting", error: null, state: null, presence: NOBODY });
 /** States kept of channels nobody holds; the protocol allows so many channels. */
 const MOST_IDLE = 128;
 const STATEFUL = /^(presence|task|batch):/;
@@ -213,6 +212,19 @@ export class Feeds {
     } else if (data ? !(state?.revision > data.revision) : status === "none") this.#set(channel, { state: data });
   }
 
+  /** @param {string} channel @param {(holder: Holder) => void} tell */
+  #tell(channel, tell) {
+    for (const holder of [...(this.#entries.get(channel)?.holders ?? [])]) {
+      try {
+        tell(holder);
+      } catch (error) {
+        queueMicrotask(() => {
+          throw error; // reported as uncaught, and harms no other holder
+        });
+      }
+    }
+  }
+
   #listen() {
     const client = this.#client;
     /** @param {Publication} publication */
@@ -223,15 +235,7 @@ export class Feeds {
       if (event === "presence" && channel.startsWith("presence:")) {
         this.#set(channel, { presence: reducePresence(entry.presence, { type: "presence", data }) });
       } else if (event === channel.split(":", 1)[0] && STATEFUL.test(channel)) this.#state(channel, data);
-      for (const { publication: tell } of [...entry.holders]) {
-        try {
-          tell?.(publication);
-        } catch (error) {
-          queueMicrotask(() => {
-            throw error; // reported as uncaught, and harms no other holder
-          });
-        }
-      }
+      this.#tell(channel, (holder) => holder.publication?.(publication));
     };
     this.#offs = [
       client.on("publication", heard),
@@ -239,8 +243,9 @@ export class Feeds {
         this.#state(channel, data, status);
         this.#forget();
       }),
-      client.on("gap", ({ channel, reason, after, oldest, backfill }) => {
-        if (reason !== "late") this.#set(channel, { gap: { reason, after, oldest, backfill } });
+      client.on("gap", (gap) => {
+        const fills = client.options.backfill ?? "late"; // what the client fills by itself comes as publications
+        if (fills !== "all" && fills !== gap.reason) this.#tell(gap.channel, (holder) => holder.gap?.(gap));
       }),
       client.on("unsubscribed", ({ channels, reason }) => {
         for (const channel of channels) {

@@ -89,6 +89,16 @@ export function marked(item, { action, ids, states }) {
   return RANK[item.state] < RANK[action] ? { ...item, state: action } : item;
 }
 
+/**
+ * Whether an action may bring items into a list of these states that it did not have.
+ * @param {Action} action @param {readonly string[]} states
+ */
+export const brings = (action, states) =>
+  /** @type {ItemState[]} */ (Object.keys(RANK)).some((state) => {
+    const now = marked(/** @type {Item} */ ({ state }), { action, ids: null })?.state ?? state;
+    return now !== state && states.includes(now) && !states.includes(state);
+  });
+
 /** Whether a mark of all does not mean an item, since that came after it. @param {News | undefined} age @param {Mark} mark */
 const isSpared = (age, { ids, revision }) => !ids && !!age && !!revision && isLater(age, revision);
 

@@ -1,4 +1,4 @@
-import { EMPTY, reduceList, viewOf } from "./notification_list.js";
+import { brings, EMPTY, reduceList, viewOf } from "./notification_list.js";
 import { Observable } from "./observable.js";
 
 /** @typedef {import("@dualcast/client").DualcastClient} DualcastClient */
@@ -8,12 +8,13 @@ import { Observable } from "./observable.js";
  * @typedef {object} ListOptions
  * @property {number} [limit] items of one load, at most 100; 20
  * @property {number} [max] items kept; 500
- * @property {readonly import("./notification_list.js").ItemState[]} [states] which items; all but archived ones
+ * @property {readonly import("./notification_list.js").ItemState[]} [states] which items; all but archived ones; []: all
  * @property {readonly string[]} [kinds] which types of notifications; all
  */
 
 /** The protocol's bound of the ids in one command (PROTO-21). */
 const MOST_IDS = 200;
+const ALL = /** @type {const} */ (["unseen", "seen", "read", "archived"]);
 /** With filters a page may be empty and still have a next one. */
 const MOST_EMPTY = 5;
 const COMMANDS = /** @type {const} */ ({
@@ -49,7 +50,7 @@ export class NotificationStore extends Observable {
    */
   constructor(client, options = {}, peers = new Set()) {
     const { limit = 20, max = 500, states = ["unseen", "seen", "read"], kinds = [] } = options;
-    const shape = { limit: Math.max(1, max), states, kinds };
+    const shape = { limit: Math.max(1, max), states: states.length ? states : ALL, kinds };
     super(viewOf(EMPTY, shape));
     this.#client = client;
     this.#shape = shape;
@@ -82,7 +83,8 @@ export class NotificationStore extends Observable {
     clearTimeout(this.#soon);
     this.#soon = undefined;
     this.#load += 1; // what is on its way comes too late
-    this.#list = { ...EMPTY, counts: this.#list.counts };
+    this.#list = EMPTY; // nor does the next one who watches begin with it: it may be another user's
+    this.set(viewOf(EMPTY, this.#shape));
   }
 
   /** Reads the newest page again. Never rejects: `error` tells. @returns {Promise<void>} */
@@ -119,6 +121,7 @@ export class NotificationStore extends Observable {
       for (const one of this.#peers) {
         one.#list = reduceList(one.#list, { type: "settled", key, mark, done }, one.#shape);
         one.#count();
+        if (done) one.#marked(action);
       }
     }
   }
@@ -169,6 +172,11 @@ export class NotificationStore extends Observable {
     }, Math.random() * 3_000);
   }
 
+  /** @param {import("./notification_list.js").Action | "added"} action */
+  #marked(action) {
+    if (action === "added" || brings(action, this.#shape.states)) this.#reloadSoon();
+  }
+
   /** Loads what is not there, when there is a connection: commands that wait for one are few. */
   #ready = () => {
     const { user, status } = this.#client;
@@ -188,8 +196,8 @@ export class NotificationStore extends Observable {
   #publication = ({ channel, event, data, inbox }) => {
     if (!this.#own(channel)) return;
     if (event === "inbox") {
-      if (data.action === "added") this.#reloadSoon();
-      else this.#take({ type: "marked", mark: data });
+      if (data.action !== "added") this.#take({ type: "marked", mark: data });
+      this.#marked(data.action);
     } else if (event === "notification" && inbox) {
       const scope = channel === "all" ? /** @type {const} */ ("tenant") : /** @type {const} */ ("user");
       const item = { ...data, state: "unseen", scope };

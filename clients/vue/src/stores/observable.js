@@ -7,6 +7,7 @@ export class Observable {
   #value;
   /** @type {Set<{changed: () => void}>} */
   #watchers = new Set();
+  #started = false;
 
   /** @param {T} value */
   constructor(value) {
@@ -27,11 +28,21 @@ export class Observable {
   subscribe = (changed) => {
     const watcher = { changed };
     this.#watchers.add(watcher);
-    if (this.#watchers.size === 1) this.start();
+    if (!this.#started) {
+      this.#started = true;
+      this.start();
+    }
     return () => {
-      if (this.#watchers.delete(watcher) && !this.#watchers.size) this.stop();
+      // A component may make room for another that watches the same.
+      if (this.#watchers.delete(watcher)) queueMicrotask(() => this.#end());
     };
   };
+
+  #end() {
+    if (!this.#started || this.#watchers.size) return;
+    this.#started = false;
+    this.stop();
+  }
 
   /** Somebody watches. */
   start() {}

@@ -32,8 +32,13 @@ for (const [name, config] of Object.entries(TRANSPORTS)) {
     assert.deepEqual([title, type, content, link, source, status, list.unreadCount], ["分析完成", "analysis", "done", "/stocks/000001", "analysis", "unread", 1]);
     made.disconnect();
     assert.deepEqual([made.ws, made.connected, made.reconnectTimer], [null, false, null]);
+    const witness = client();
+    let heard = false;
+    witness.on("notification", () => (heard = true));
+    witness.connect();
+    await live(witness);
     await world.server.notify(world.user, "later");
-    await new Promise((done) => setTimeout(done, 100));
+    await until(() => heard, "another page of the user has it");
     assert.equal(list.items.length, 1);
     assert.deepEqual([said.warn, said.error], [[], []]);
   });

@@ -162,3 +162,27 @@ test("presence: who is there, who comes and goes, also for a component that come
   await bob.unsubscribe(`presence:${room}`);
   await until(() => seen.out.count.value === 1 && !seen.out.isOnline(`${world.user}-b`), "bob goes");
 });
+
+test("a gap is told to who was there, and forgotten with clear() or another channel; what the client fills itself is none", () => {
+  const heard = {};
+  const options = {};
+  const on = (type, listener) => ((heard[type] = listener), () => {});
+  const made = { options, on, status: { status: "off" }, channels: [], unsubscribe: async () => {} };
+  const name = vue.ref("topic:a");
+  const { out, stop } = scoped(() => useChannel(name, { client: made }));
+  const gap = (reason, channel = "topic:a") => heard.gap({ channel, reason, backfill: async () => 0 });
+  gap("late");
+  gap("trimmed", "topic:b");
+  assert.equal(out.gap.value, null);
+  gap("trimmed");
+  assert.equal(out.gap.value.reason, "trimmed");
+  const later = scoped(() => useChannel("topic:a", { client: made }));
+  assert.equal(later.out.gap.value, null, "it shows nothing that could have a hole");
+  out.clear();
+  assert.equal(out.gap.value, null);
+  options.backfill = "all";
+  gap("trimmed");
+  assert.equal(out.gap.value, null);
+  later.stop();
+  stop();
+});
