@@ -141,6 +141,56 @@ async def test_the_bell_lists_marks_and_tells_other_pages(world: World) -> None:
     assert (await world.call("GET", f"/v1/users/{world.user}/unread-count"))["unread"] == 0
 
 
+@pytest.mark.parametrize("world", [19], indirect=True)
+async def test_the_focus_outlives_the_buttons_of_the_bell(world: World) -> None:
+    browser = world.browser
+    await world.notify("first", "second", "third")
+    await world.start({"part": "bell", "limit": 2})
+    await world.says(".dc-badge", "3")
+    # A browser takes the focus away with the next frame only.
+    frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))"
+
+    async def use(selector: str) -> None:
+        await browser.run(f"document.querySelector({selector!r}).focus()")
+        await world.press("Enter")
+
+    await use(".dc-bell-button")
+    await browser.until("document.querySelectorAll('.dc-item[data-state=seen]').length === 2")
+    await use(".dc-item:first-child .dc-icon:first-child")
+    await world.says(".dc-badge", "2")
+    await browser.run(frames)
+    assert await browser.run("document.activeElement.textContent") == "third"
+    await use(".dc-more")
+    await browser.until("!document.querySelector('.dc-more')")
+    await browser.run(frames)
+    assert await browser.run("document.activeElement.textContent") == "second"
+    await use(".dc-panel-head .dc-button")
+    await browser.until("!document.querySelector('.dc-badge')")
+    await browser.run(frames)
+    assert await browser.run("document.querySelector('.dc-panel').contains(document.activeElement)")
+    await world.press("Escape")
+    await browser.until("!document.querySelector('.dc-panel')")
+    assert await browser.run("document.activeElement.className") == "dc-bell-button"
+
+
+@pytest.mark.parametrize("world", [19], indirect=True)
+async def test_what_an_open_bell_shows_of_a_burst_is_told_in_one_command(world: World) -> None:
+    browser = world.browser
+    await world.start({"part": "bell"}, {"part": "list"})
+    await world.click(".dc-bell-button")
+    await world.says(".dc-empty", "暂无通知")
+    gate = "(() => { const { seen } = client.inbox, { promise, resolve } = Promise.withResolvers();"
+    gate += "client.inbox.seen = (ids) => told.push(ids.length) && promise.then(() => seen(ids));"
+    await browser.run(f"{gate} Object.assign(window, {{ told: [], answer: resolve }}); }})()")
+    await world.notify("first")
+    await browser.until("told.length === 1")
+    await world.notify("second", "third", "fourth")
+    await browser.until("inbox.notifications.length === 4")
+    await browser.run("answer()")
+    await browser.until("inbox.unseen === 0 && inbox.notifications.every(({ state }) => state === 'seen')")
+    assert await browser.run("told") == [1, 3]
+
+
 async def test_the_bell_on_a_phone_when_empty_and_with_own_items(world: World) -> None:
     browser = world.browser
     await browser.viewport(360, 640)
@@ -165,6 +215,7 @@ async def test_the_bell_on_a_phone_when_empty_and_with_own_items(world: World) -
     await browser.until("!document.querySelector('.dc-panel')")
 
 
+@pytest.mark.parametrize("world", [19], indirect=True)
 async def test_an_action_the_server_refuses_is_undone(world: World) -> None:
     browser = world.browser
     await world.notify("one")
@@ -218,6 +269,7 @@ async def test_components_share_a_subscription_that_ends_with_the_last(world: Wo
     await browser.until("timers.size === 0")
 
 
+@pytest.mark.parametrize("world", [18], indirect=True)
 async def test_presence_is_the_state_and_who_comes_and_goes(world: World) -> None:
     browser = world.browser
     channel = f"presence:{world.user}"
@@ -260,6 +312,7 @@ async def test_a_reconnect_keeps_the_list_and_a_gap_loads_it_again(world: World)
     await browser.until("feeds.a.gap === null && feeds.a.events.length === 0")
 
 
+@pytest.mark.parametrize("world", [19], indirect=True)
 async def test_a_stream_goes_on_without_a_channel_that_is_refused(world: World) -> None:
     browser = world.browser
     good = {"part": "feed", "name": "a", "channel": f"topic:{world.user}"}

@@ -35,6 +35,7 @@ export class ChannelFeed {
   #channel;
   #types;
   #limit;
+  #listening = false;
 
   /**
    * @param {{channels: import("./channels.js").Channels, client: import("./channels.js").DualcastClient}} hub
@@ -53,6 +54,7 @@ export class ChannelFeed {
   clear = () => this.store.patch({ events: NOTHING.events, last: null, gap: null });
 
   #start() {
+    this.#listening = true;
     const { client, channels } = this.#hub;
     // A native EventSource hears types that somebody asked for.
     const offs = (this.#types ?? []).map((type) => client.on(type, () => {}));
@@ -60,22 +62,28 @@ export class ChannelFeed {
     this.#changed();
     return () => {
       for (const off of offs) off();
+      this.#listening = false;
+      // What comes until somebody listens again would be a hole that nothing tells of.
+      queueMicrotask(() => this.#listening || this.store.set(NOTHING));
     };
   }
 
   /** @param {Publication} publication */
   #publication = (publication) => {
     if (this.#types && !this.#types.includes(publication.event)) return;
-    const { events } = this.store.get();
-    const kept = this.#limit ? [...events.slice(-this.#limit + 1 || events.length), publication] : events;
-    this.store.patch({ last: publication, events: kept });
+    const { events, last } = this.store.get();
+    // What was recovered late stands where it belongs; times are texts of one form (PROTO-12).
+    const isLater = (/** @type {Publication} */ { time }) => publication.recovered && publication.time < time;
+    let at = events.length;
+    while (at && isLater(events[at - 1])) at -= 1;
+    const kept = this.#limit ? events.toSpliced(at, 0, publication).slice(-this.#limit) : events;
+    this.store.patch({ last: last && isLater(last) ? last : publication, events: kept });
     this.onEvent?.(publication);
   };
 
   #gap = (/** @type {import("./channels.js").Gap} */ gap) => {
-    // What the client fills by itself arrives as events.
-    const fills = this.#hub.client.options.backfill ?? "late";
-    if (fills === "all" || fills === gap.reason) return;
+    // What the client fills by itself arrives as events; of any other there is something that history has not.
+    if (gap.reason === "late" && this.#hub.client.options.backfill !== "none") return;
     this.store.patch({ gap });
     this.onGap?.(gap);
   };

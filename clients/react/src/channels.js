@@ -1,5 +1,7 @@
 import { CLOSE, DualcastError } from "@dualcast/client";
+import { FIRST_MS, backoff } from "@dualcast/client/src/backoff.js";
 
+import { isPassing } from "./passing.js";
 import { change, state, unknown } from "./presence.js";
 
 /** @typedef {import("@dualcast/client").DualcastClient} DualcastClient */
@@ -38,8 +40,8 @@ import { change, state, unknown } from "./presence.js";
  */
 /** @typedef {Channel & {listeners: Set<Listener>, alone: boolean}} Entry `alone`: it may be what was refused */
 
-/** The connection was away, not the channel: asked again when it is back. */
-const PASSING = new Set(["disconnected", "timeout", "outbox-full", "unreachable", "bus-unavailable", "rate-limited"]);
+/** Longest wait before it is asked again over a connection that stays. */
+const MOST_MS = 10_000;
 
 /** @param {string} channel */
 const kind = (channel) => channel.slice(0, channel.indexOf(":"));
@@ -55,8 +57,13 @@ export class Channels {
   #given;
   /** @type {Map<string, Entry>} */
   #entries = new Map();
+  /** To be unsubscribed from. @type {Set<string>} */
+  #left = new Set();
   /** A command is on its way, or about to be. */
   #asking = false;
+  /** Asks again what passed by, over a connection that stayed. @type {any} */
+  #timer = 0;
+  #tries = 0;
   #watchers = 0;
   /** @type {(() => void)[]} */
   #offs = [];
@@ -126,7 +133,9 @@ export class Channels {
     return () => {
       if (!on) return;
       on = false;
-      if (!--this.#watchers) for (const off of this.#offs.splice(0)) off();
+      if (--this.#watchers) return;
+      for (const off of this.#offs.splice(0)) off();
+      clearTimeout(this.#timer);
     };
   }
 
@@ -156,7 +165,21 @@ export class Channels {
       return;
     }
     this.#entries.delete(channel);
-    if (entry?.status === "asked" || entry?.status === "subscribed") this.#client.unsubscribe(channel).catch(() => {});
+    if (entry?.status !== "asked" && entry?.status !== "subscribed") return;
+    if (!this.#left.size) queueMicrotask(() => this.#leave());
+    this.#left.add(channel);
+  }
+
+  /** One command for all that are left in one go: a page of a hundred must not fill the outbox. */
+  #leave() {
+    const left = [...this.#left];
+    if (!left.length) return;
+    this.#left.clear();
+    this.#client.unsubscribe(...left).catch(() => {});
+    // There is room for as many of those that were too many.
+    const more = [...this.#entries.values()].filter(({ error }) => error?.code === "too-many-channels");
+    for (const entry of more.slice(0, left.length)) this.#change(entry, { status: "waiting", error: null });
+    if (more.length) this.#flushSoon();
   }
 
   get #live() {
@@ -168,6 +191,7 @@ export class Channels {
     if (this.#asking) return;
     this.#asking = true;
     queueMicrotask(() => {
+      this.#leave(); // first, or the client takes one that comes back for one it has
       const waiting = [...this.#entries].filter(([, { status }]) => status === "waiting");
       const fresh = waiting.filter(([, { alone }]) => !alone);
       const asked = fresh.length ? fresh : waiting.slice(0, 1);
@@ -178,11 +202,12 @@ export class Channels {
 
   /** @param {[string, Entry][]} asked */
   async #ask(asked) {
+    clearTimeout(this.#timer);
     for (const [, entry] of asked) this.#change(entry, { status: "asked" });
     /** @type {any} */
     let error = null;
     await this.#client.subscribe(...asked.map(([name]) => name)).catch((found) => (error = found));
-    const passing = error && (PASSING.has(error.code) || !this.#live);
+    const passing = error && (isPassing(error) || !this.#live);
     for (const [name, entry] of asked) {
       if (this.#entries.get(name) !== entry || entry.status !== "asked") continue;
       if (!error) this.#change(entry, { status: "subscribed" });
@@ -194,7 +219,11 @@ export class Channels {
       }
     }
     this.#asking = false;
+    this.#tries = passing ? this.#tries + 1 : 0;
     if (!passing) this.#flushSoon();
+    else if (this.#live && this.#watchers) {
+      this.#timer = setTimeout(() => this.#flushSoon(), backoff(this.#tries, Math.random(), FIRST_MS, MOST_MS));
+    }
   }
 
   /** @param {Entry} entry @param {Partial<Channel>} news */

@@ -52,8 +52,11 @@ function useSame(value) {
  */
 export function useNotifications({ limit, kinds, states, max, enabled = true } = {}) {
   const { inbox } = useHub();
-  const asked = useSame({ limit, kinds, states, max });
-  const list = useMemo(() => inbox.list(asked), [inbox, asked]);
+  const [types, shown] = [useSame(kinds), useSame(states)];
+  const list = useMemo(
+    () => inbox.list({ limit, kinds: types, states: shown, max }),
+    [inbox, limit, types, shown, max],
+  );
   const { subscribe, get } = enabled ? list.store : idle;
   const view = useSyncExternalStore(subscribe, get, loading);
   const failure = useSyncExternalStore(inbox.failure.subscribe, inbox.failure.get, none);

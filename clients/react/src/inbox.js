@@ -18,6 +18,8 @@ import { Store } from "./store.js";
 const MOST_IDS = 200;
 /** Clients that missed the same thing ask again at different times (PROTO-42), ms. */
 export const SPREAD_MS = 3_000;
+/** However often it fails. */
+const MOST_MS = 10_000;
 /** @type {Record<Mark, "seen" | "read" | "unread" | "archive" | "delete">} */
 const COMMANDS = { seen: "seen", read: "read", unread: "unread", archived: "archive", deleted: "delete" };
 /** Nothing known. @type {Readonly<{unread: number, unseen: number}>} */
@@ -104,7 +106,7 @@ export class Inbox {
   open(list) {
     const off = this.#watch();
     this.#lists.set(list, (this.#lists.get(list) ?? 0) + 1);
-    if (this.#live) list.ready();
+    if (this.live) list.ready();
     return () =>
       queueMicrotask(() => {
         const left = (this.#lists.get(list) ?? 0) - 1;
@@ -119,22 +121,27 @@ export class Inbox {
       });
   }
 
-  /** @param {InboxList} list */
-  reloadSoon(list) {
+  /** Whether somebody looks at it. @param {InboxList} list */
+  isOpen(list) {
+    return this.#lists.has(list);
+  }
+
+  get live() {
+    return this.client.status.status === "live";
+  }
+
+  /** @param {InboxList} list @param {number} [failed] how often it has, in a row: later each time */
+  reloadSoon(list, failed = 0) {
     list.missed();
     if (this.#timers.has(list)) return;
     const run = () => {
       this.#timers.delete(list);
       void list.reload();
     };
-    this.#timers.set(list, setTimeout(run, Math.random() * this.#spread));
+    this.#timers.set(list, setTimeout(run, Math.random() * Math.min(this.#spread * 2 ** failed, MOST_MS)));
   }
 
   // ── inside ──
-
-  get #live() {
-    return this.client.status.status === "live";
-  }
 
   /** @returns {() => void} */
   #watch() {
@@ -172,7 +179,7 @@ export class Inbox {
   };
 
   #connection = () => {
-    if (!this.#live) return;
+    if (!this.live) return;
     const { user } = this.client;
     const another = this.#user !== "" && user !== this.#user;
     this.#user = user;

@@ -1,4 +1,5 @@
 import { apply, arrived, bounded, brings, entriesOf, fits, isIn } from "./inbox_state.js";
+import { isPassing } from "./passing.js";
 import { Store } from "./store.js";
 
 /** @typedef {import("./inbox_state.js").Entry} Entry */
@@ -54,6 +55,8 @@ export class InboxList {
   /** What came in while a page is under way. @type {any[] | null} */
   #events = null;
   #loaded = false;
+  /** Attempts in a row. */
+  #failed = 0;
 
   /** @param {import("./inbox.js").Inbox} inbox @param {ListOptions} [options] */
   constructor(inbox, { limit = 20, kinds, states, max = 500 } = {}) {
@@ -74,6 +77,7 @@ export class InboxList {
 
   /** The newest page, or as many as there were, again. @returns {Promise<void>} its failure is in `error` */
   reload = async () => {
+    if (!this.#inbox.isOpen(this)) return; // nobody tells it what changes meanwhile
     await this.#load("", Math.max(this.#limit, Math.min(this.entries.length, MOST_PAGE)));
   };
 
@@ -179,12 +183,15 @@ export class InboxList {
         found = entriesOf(page);
         if (first && empty === 0) this.#revision = page.inbox.revision;
       }
+      this.#failed = 0;
       this.#put(first, found, page);
       this.#show({ status: "ready", loadingMore: false, error: null, ...(first ? { stale: false } : {}) });
     } catch (error) {
       if (attempt !== this.#attempt) return;
       this.#events = null;
       this.#show({ ...(this.#loaded ? {} : { status: "error" }), loadingMore: false, error: /** @type {any} */ (error) });
+      // A connection that stays is no occasion to load what is still missing.
+      if (first && this.#inbox.live && isPassing(error)) this.#inbox.reloadSoon(this, (this.#failed += 1));
     }
   }
 

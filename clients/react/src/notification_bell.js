@@ -67,11 +67,13 @@ export function NotificationBell(props) {
   const onBlur = (event) => {
     if (event.relatedTarget && !root.current?.contains(event.relatedTarget)) setOpen(false);
   };
+  /** Moves the focus before its button goes. @param {string} key where to */
+  const leave = (key) => void (step(panel.current, key) || panel.current?.focus());
   /** @param {Notification} item @returns {ItemActions} */
   const actionsOf = (item) => ({
     markRead: () => void inbox.markRead(item.id),
     remove: () => {
-      step(panel.current, "ArrowDown") || panel.current?.focus(); // not to be lost with its button
+      leave("ArrowDown");
       void inbox.remove(item.id);
     },
     open: (event) => {
@@ -116,12 +118,13 @@ export function NotificationBell(props) {
           h("strong", null, words.notifications),
           h(
             "button",
-            { type: "button", className: "dc-button", disabled: !unread, onClick: () => void inbox.markRead("all") },
+            // Not `disabled`: a browser takes the focus from such a button, and nobody hears the keys.
+            { type: "button", className: "dc-button", "aria-disabled": !unread, onClick: () => unread && void inbox.markRead("all") },
             words.markAllRead,
           ),
         ),
         inbox.actionError && h("p", { className: "dc-error", role: "alert" }, words.actionFailed),
-        h(Body, { inbox, words, connected, item: (item) => (renderItem ?? plain(words))(item, actionsOf(item)) }),
+        h(Body, { inbox, words, connected, leave, item: (item) => (renderItem ?? plain(words))(item, actionsOf(item)) }),
       ),
   );
 }
@@ -133,17 +136,26 @@ const plain = (words) => (item, actions) => h(NotificationItem, { item, actions,
  * The list, or why there is none.
  * @param {object} props
  * @param {ReturnType<typeof useNotifications>} props.inbox @param {import("./labels.js").Labels} props.words
- * @param {boolean} props.connected @param {(item: Notification) => import("react").ReactNode} props.item
+ * @param {boolean} props.connected @param {(key: string) => void} props.leave
+ * @param {(item: Notification) => import("react").ReactNode} props.item
  */
-function Body({ inbox, words, connected, item }) {
+function Body({ inbox, words, connected, leave, item }) {
   const { status, notifications, hasMore, loadingMore, error } = inbox;
+  const retry = () => {
+    leave("");
+    void inbox.reload();
+  };
+  const more = () => {
+    leave("End"); // what comes is behind it
+    void inbox.loadMore();
+  };
   const failed =
     error &&
     h(
       "div",
       { className: "dc-error", role: "alert" },
       h("span", null, words.failed),
-      h("button", { type: "button", className: "dc-button", onClick: () => void inbox.reload() }, words.retry),
+      h("button", { type: "button", className: "dc-button", onClick: retry }, words.retry),
     );
   if (status === "error") return failed;
   if (status === "loading") {
@@ -165,24 +177,29 @@ function Body({ inbox, words, connected, item }) {
     hasMore &&
       h(
         "button",
-        { type: "button", className: "dc-button dc-more", disabled: loadingMore, onClick: () => void inbox.loadMore() },
+        { type: "button", className: "dc-button dc-more", "aria-disabled": loadingMore, onClick: more },
         loadingMore ? words.loading : words.loadMore,
       ),
   );
 }
 
 /**
- * Tells the server what was shown; each once while the list is open, whatever it answers.
+ * Tells the server what was shown; each once while the list is open, whatever it answers, and what comes while it has
+ * not answered in one command.
  * @param {boolean} shown @param {Pick<ReturnType<typeof useNotifications>, "notifications" | "markSeen">} inbox
  */
 function useSeen(shown, { notifications, markSeen }) {
   const told = useRef(/** @type {Set<string>} */ (new Set()));
+  const [busy, setBusy] = useState(false);
   useEffect(() => {
     if (!shown) return told.current.clear();
+    if (busy) return;
     const ids = notifications.filter(({ id, state }) => state === "unseen" && !told.current.has(id)).map(({ id }) => id);
+    if (!ids.length) return;
     for (const id of ids) told.current.add(id);
-    if (ids.length) void markSeen(ids);
-  }, [shown, notifications, markSeen]);
+    setBusy(true);
+    void markSeen(ids).then(() => setBusy(false));
+  }, [shown, busy, notifications, markSeen]);
 }
 
 /**

@@ -19,7 +19,7 @@ function timeText(time, lang) {
   return Number.isNaN(found.getTime()) ? "" : found.toLocaleString(lang, { dateStyle: "medium", timeStyle: "short" });
 }
 
-/** @param {string} word @param {string} title @param {() => void} onClick */
+/** @param {string} word @param {string} title @param {(event: import("react").MouseEvent) => void} onClick */
 const icon = (word, title, onClick) =>
   /** @type {const} */ ({ type: "button", className: "dc-icon", onClick, "aria-label": `${word}: ${title}`, title: word });
 
@@ -30,6 +30,11 @@ const icon = (word, title, onClick) =>
 export function NotificationItem({ item, actions, words }) {
   const link = safeLink(item.link);
   const unread = isUnread(item);
+  const markRead = (/** @type {import("react").MouseEvent} */ { currentTarget }) => {
+    // Before its button goes.
+    /** @type {HTMLElement | null | undefined} */ (currentTarget.closest("li")?.querySelector("[data-dc-main]"))?.focus();
+    actions.markRead();
+  };
   const main = { className: "dc-item-title", "data-dc-main": "", onClick: actions.open };
   return h(
     "div",
@@ -48,7 +53,7 @@ export function NotificationItem({ item, actions, words }) {
       unread &&
         h(
           "button",
-          icon(words.markRead, item.title, actions.markRead),
+          icon(words.markRead, item.title, markRead),
           "✓",
         ),
       h(

@@ -18,6 +18,21 @@ export function defineFeature(name, setup) {
 
 /** Sets up the features of a page. @param {FeatureScope} scope @returns {() => void} ends them */
 export function startFeatures(scope) {
-  const ends = scope.config.features.map((name) => known.get(name)?.(scope));
-  return () => ends.forEach((end) => end?.());
+  const ends = scope.config.features.map((name) => safely(() => known.get(name)?.(scope)));
+  return () => ends.forEach((end) => safely(() => end?.()));
+}
+
+/**
+ * What a feature does wrong is reported as uncaught, and keeps neither the page's socket open nor other features from
+ * their end.
+ * @template T @param {() => T} run @returns {T | void}
+ */
+function safely(run) {
+  try {
+    return run();
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error;
+    });
+  }
 }

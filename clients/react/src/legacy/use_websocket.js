@@ -60,6 +60,7 @@ export function useWebSocket(userId, token, options = {}) {
     return () => {
       client.disconnect();
       offs.forEach((off) => off());
+      client.disconnect(); // again, if a callback has connected
     };
   }, [client]);
 

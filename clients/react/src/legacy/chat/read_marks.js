@@ -2,6 +2,8 @@ const COLLECT_MS = 500;
 const AGAIN_MS = 5_000;
 const MAX_IDS = 100;
 const MAX_WAITING = 500;
+/** Refusals that pass: a new token, a slow network, too many at once. */
+const PASSING = new Set([401, 408, 425, 429]);
 
 /** Tells the server what was read: what comes close together in one call, and later what failed. */
 export class ReadMarks {
@@ -39,7 +41,10 @@ export class ReadMarks {
       await this.#send(ids);
       for (const id of ids) this.#waiting.delete(id);
       this.#later(COLLECT_MS);
-    } catch {
+    } catch (error) {
+      const { status = 0 } = /** @type {{status?: number}} */ (error ?? {});
+      // Not a participant any more, or no such conversation: it would be refused for ever.
+      if (status >= 400 && status < 500 && !PASSING.has(status)) for (const id of ids) this.#waiting.delete(id);
       this.#later(AGAIN_MS);
     } finally {
       this.#sending = false;

@@ -106,8 +106,8 @@ export class WebSocketClient {
   /** Disconnects until `connect()`; what waits to be sent is dropped. */
   disconnect = () => {
     if (!this.#active) return;
+    this.#connection.close(CLEAN, this.#options.farewell); // first: who is told of the end may connect anew
     this.#end("manual", DISCONNECTED);
-    this.#connection.close(CLEAN, this.#options.farewell);
   };
 
   /**

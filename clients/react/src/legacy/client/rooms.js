@@ -14,6 +14,8 @@ const MAX_ROOMS = 200;
 export class RoomsClient extends WebSocketClient {
   /** Room → how many want to be in it. @type {Map<string, number>} */
   #rooms = new Map();
+  /** Those the greeting of this connection named. @type {readonly string[]} */
+  #greeted = [];
   #token;
 
   /**
@@ -25,12 +27,21 @@ export class RoomsClient extends WebSocketClient {
       url: () => `${base()}/api/v1/ws/${encodeURIComponent(userId)}?token=${encodeURIComponent(this.#token)}`,
       config: { connectionTimeout: TIMEOUT_MS, heartbeatInterval: PING_MS },
       policy: steady(AGAIN_MS, ATTEMPTS),
-      greeting: () => [{ type: "get_stats" }, ...[...this.#rooms.keys()].map((room) => ({ type: "subscribe", room }))],
+      greeting: () => [{ type: "get_stats" }, ...this.#greet().map((room) => ({ type: "subscribe", room }))],
       farewell: "Manual disconnect",
       answers: true,
       ...options,
     });
     this.#token = token;
+    this.onConnect(() => {
+      // What was joined and left between the greeting and the first answer.
+      for (const room of this.#rooms.keys()) if (!this.#greeted.includes(room)) this.send({ type: "subscribe", room });
+      for (const room of this.#greeted) if (!this.#rooms.has(room)) this.send({ type: "unsubscribe", room });
+    });
+  }
+
+  #greet() {
+    return (this.#greeted = [...this.#rooms.keys()]);
   }
 
   /** The token was renewed: the next attempt uses it, and one follows if the old one was refused. @param {string} token */
