@@ -28,7 +28,7 @@ test: check test-packages ## Run `check` and every test; ARGS="-k name" passes o
 	@$(MAKE) test-js
 
 test-js: $(STAMP) $(JS_STAMP) ## Run the tests of the JavaScript clients
-	DUALCAST_BIN=$(abspath $(BIN))/dualcast node --test tests/clients/
+	DUALCAST_BIN=$(abspath $(BIN))/dualcast node --test --test-timeout=180000 tests/clients/
 
 check: $(STAMP) $(JS_STAMP) ## Check format, lint, types and the import rules of the rooms
 	$(BIN)/ruff format --check --no-cache .

@@ -17,6 +17,8 @@ Port = Annotated[int, Meta(ge=0, le=65_535)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+Heartbeat = Annotated[int, Meta(ge=5)]
+"""A session is looked at every 5 s (`session.sweep`): more often is not possible."""
 
 MIN_SECRET_BYTES = 32
 """Shortest HS256 key (RFC 7518 section 3.2: at least as long as the hash)."""
@@ -176,8 +178,8 @@ class Tenancy(Section, frozen=True):
 class Delivery(Section, frozen=True):
     """Sessions on both transports."""
 
-    sse_heartbeat_s: Positive = 15
-    ws_heartbeat_s: Positive = 25
+    sse_heartbeat_s: Heartbeat = 15
+    ws_heartbeat_s: Heartbeat = 25
     dead_after_s: Positive = 10
     """After an unanswered WebSocket ping."""
     lag_limit_s: Seconds = 30.0

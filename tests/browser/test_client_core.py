@@ -314,7 +314,7 @@ async def test_tabs_with_channels_of_their_own(world: World) -> None:
 
 async def test_connections_that_fall_silent(tmp_path: Path) -> None:
     """A dead route behind a middlebox: nothing ends, nothing comes."""
-    settings = {"delivery.sse_heartbeat_s": 1, "delivery.ws_heartbeat_s": 1, "delivery.retry_max_ms": 300}
+    settings = {"delivery.sse_heartbeat_s": 5, "delivery.ws_heartbeat_s": 5, "delivery.retry_max_ms": 300}
     settings |= {"delivery.retry_min_ms": 100}
     async with (
         ServerProcess("sqlite", tmp_path, settings=settings) as server,

@@ -281,6 +281,17 @@ async def test_the_worker_does_each_job_through_a_crash_and_a_cut(page: ExampleP
         worker.kill()
 
 
+async def test_a_worker_whose_token_is_refused_ends_in_words(page: ExamplePage, tmp_path: Path) -> None:
+    worker = Worker(tmp_path, page.door.base_url, 0.05)
+    (tmp_path / "token").write_text("bad")
+    try:
+        with pytest.raises(AssertionError, match="the worker has ended: unauthorized"):
+            await worker.start()
+    finally:
+        worker.kill()
+    assert "Traceback" not in worker.said
+
+
 async def through_it_all(page: ExamplePage, worker: Worker) -> None:
     async def job(data: Any) -> str:
         body = {"channel": "topic:jobs", "type": "job", "data": data}

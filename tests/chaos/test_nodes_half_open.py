@@ -24,7 +24,7 @@ async def test_silent_sockets_are_closed_by_ping_and_silent_streams_by_lag(tmp_p
     """
     changes = Changes()
     settings = {
-        "delivery.ws_heartbeat_s": 1,
+        "delivery.ws_heartbeat_s": 5,
         "delivery.dead_after_s": 1,
         "delivery.lag_limit_s": 1,
         "delivery.retry_min_ms": 100,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,21 +112,27 @@ async def test_a_server_that_goes_and_comes_back_under_load_loses_nothing(tmp_pa
 
 async def test_a_drain_is_waited_for_as_long_as_the_server_says(tmp_path: Path) -> None:
     settings = {"delivery.retry_min_ms": 1500, "delivery.retry_max_ms": 1600}
-    async with server(tmp_path, **settings) as running, reader(running.base_url) as client:
-        for transport in TRANSPORTS:
-            async with client.subscribe(transport=transport) as stream:  # type: ignore[arg-type]
-                assert isinstance(await stream.next_event(), package.Welcome)
-                running.signal(signal.SIGTERM)
+    async with (
+        server(tmp_path, **settings) as running,
+        reader(running.base_url) as client,
+        client.subscribe(transport="websocket") as one,
+        client.subscribe(transport="sse") as other,
+    ):
+        for stream in (one, other):
+            assert isinstance(await stream.next_event(), package.Welcome)
+        running.signal(signal.SIGTERM)
+        for stream in (one, other):
+            event = await asyncio.wait_for(stream.next_event(), PATIENCE_S)
+            assert isinstance(event, package.Disconnected)
+            assert event.reason == "drain"
+            assert 1.4 < event.wait_s <= 1.6
+        assert await running.exited() == 0
+        await running.start()
+        for stream in (one, other):
+            event = await asyncio.wait_for(stream.next_event(), PATIENCE_S)
+            while isinstance(event, package.Disconnected):
                 event = await asyncio.wait_for(stream.next_event(), PATIENCE_S)
-                assert isinstance(event, package.Disconnected)
-                assert event.reason == "drain"
-                assert 1.4 < event.wait_s <= 1.6
-                assert await running.exited() == 0
-                await running.start()
-                event = await asyncio.wait_for(stream.next_event(), PATIENCE_S)
-                while isinstance(event, package.Disconnected):
-                    event = await asyncio.wait_for(stream.next_event(), PATIENCE_S)
-                assert isinstance(event, package.Welcome)
+            assert isinstance(event, package.Welcome)
 
 
 @pytest.fixture
@@ -172,14 +178,19 @@ async def test_a_line_with_nothing_but_heartbeats_is_kept(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dualcast_client.intake.HEARTBEAT_MORE_S", 1.0)
-    async with subscriber(node, node.base_url) as client:
-        for transport in TRANSPORTS:
-            async with client.subscribe([TOPIC], transport=transport) as stream:  # type: ignore[arg-type]
-                assert isinstance(await stream.next_event(), package.Welcome)
-                deadline = time.monotonic() + 6  # limit 2 s, and 2 s of grace
-                while time.monotonic() < deadline:
-                    with pytest.raises(TimeoutError):
-                        await asyncio.wait_for(stream.next_event(), 0.6)
+    async with (
+        subscriber(node, node.base_url) as client,
+        client.subscribe([TOPIC], transport="websocket") as one,
+        client.subscribe([TOPIC], transport="sse") as other,
+    ):
+        for stream in (one, other):
+            assert isinstance(await stream.next_event(), package.Welcome)
+        waiting = [asyncio.ensure_future(stream.next_event()) for stream in (one, other)]
+        done, _ = await asyncio.wait(waiting, timeout=6)  # limit 2 s, and 2 s of grace
+        assert not done
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
 
 
 class Swallower:
@@ -318,26 +329,25 @@ async def in_thread(work: Callable[[], Any]) -> Any:
     return await asyncio.wait_for(asyncio.to_thread(work), PATIENCE_S)
 
 
-@pytest.mark.parametrize("transport", [*TRANSPORTS, "auto"])
-async def test_threads_read_over_a_restart(tmp_path: Path, transport: Any) -> None:
+async def test_threads_read_over_a_restart(tmp_path: Path) -> None:
     async with server(tmp_path) as running, writer(running.base_url) as backend:
         load = Load(backend)
-        entered = threading.Event()
+        entered = threading.Barrier(4)
 
-        def read() -> list[int]:
+        def read(transport: Any) -> list[int]:
             found = []
             with (
                 package.Client(running.base_url, token("alice", channels=["topic:*"])) as client,
                 client.subscribe([TOPIC], transport=transport, reconnects=QUICK) as stream,
             ):
-                entered.set()
+                entered.wait(PATIENCE_S)
                 for publication in stream:
                     found.append(publication.data)
                     if publication.data == -1:
                         break
             return found
 
-        reading = asyncio.ensure_future(in_thread(read))
+        reading = asyncio.gather(*(in_thread(partial(read, how)) for how in (*TRANSPORTS, "auto")))
         await asyncio.to_thread(entered.wait, PATIENCE_S)
         work = asyncio.ensure_future(load.run())
         await load.until(20)
@@ -346,7 +356,7 @@ async def test_threads_read_over_a_restart(tmp_path: Path, transport: Any) -> No
         await load.until(60)
         load.stop.set()
         await work
-        assert await reading == load.acknowledged
+        assert await reading == [load.acknowledged] * 3
         assert not [one for one in threading.enumerate() if one.name == "dualcast-subscription"]
 
 

@@ -182,7 +182,17 @@ async def test_admins_and_members_may_have_it(one: Node, transport: str) -> None
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_views_there_are_not(one: Node, transport: str) -> None:
     too_long = "task:" + "x" * 257
-    for view in ("none", "notifications:alice", "task", "task:", "rooms", "/v1/stream", ":", too_long):
+    for view in (
+        "none",
+        "notifications:alice",
+        "notifications:",
+        "task",
+        "task:",
+        "rooms",
+        "/v1/stream",
+        ":",
+        too_long,
+    ):
         async with await watch(one, transport, view) as client:
             if transport == "ws":
                 ended = await client.end()
@@ -253,10 +263,27 @@ async def test_a_view_and_the_protocols_own_events_do_not_mute_one_another(one: 
         assert (await events(viewed, 1))[0][0] == "notification"
 
 
+def limited_node() -> Any:
+    return running_node("memory", legacy={"connections_per_user": 2}, limits={"connections_per_user": 1})
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_one_name_for_all_connections_is_no_way_around_the_limit(transport: str) -> None:
+    async with limited_node() as node:
+        other = await watch(node, "ws" if transport == "sse" else "sse", "notifications", instance="same")
+        await other.welcome()
+        clients = []
+        for _ in range(4):
+            clients.append(await watch(node, transport, "notifications", instance="same"))
+            await clients[-1].welcome()
+        for client in clients[:2]:
+            assert (await client.end()).code in (4009, None)
+        assert len(node.sessions) == 3
+        await asyncio.gather(*(client.close() for client in (other, *clients)))
+
+
 async def test_the_newest_pages_stay_where_the_contract_has_a_limit() -> None:
-    async with running_node(
-        "memory", legacy={"connections_per_user": 2}, limits={"connections_per_user": 1}
-    ) as node:
+    async with limited_node() as node:
         pages: list[Client] = []
         for number in range(3):
             for transport in TRANSPORTS:  # each page has both for a while

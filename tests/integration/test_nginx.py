@@ -25,7 +25,7 @@ from support.server_process import ServerProcess, token
 pytestmark = pytest.mark.anyio
 ANN = token("ann")
 BACKEND = token("backend", roles=["publisher"])
-QUICK = {"delivery.sse_heartbeat_s": 1, "delivery.ws_heartbeat_s": 1, "delivery.dead_after_s": 5}
+QUICK = {"delivery.sse_heartbeat_s": 5, "delivery.ws_heartbeat_s": 5, "delivery.dead_after_s": 5}
 
 
 @asynccontextmanager

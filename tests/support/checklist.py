@@ -13,7 +13,7 @@ CONTRACTS = TESTS.parent / "docs" / "contracts"
 FILE = CONTRACTS / "checklist.md"
 _REGRESSION = re.compile(r"^\* (R\d+) \*\*", re.MULTILINE)
 _COVERS = re.compile(r"mark\.covers\(([^)]*)\)")
-_JS_NAME = re.compile(r"""^test\(["'`]((?:[SR][\d.]+,? )+)""", re.MULTILINE)
+_JS_NAME = re.compile(r"""^\s*test\(["'`]((?:[SR][\d.]+,? )+)""", re.MULTILINE)
 """Names of JavaScript tests begin with what they cover: `test("S1.7 S4.5 the socket …"`."""
 _ID = re.compile(r"S\d+\.\d+|R\d+")
 _LINE = re.compile(r"^(S\d+\.\d+) .*\[(\w+)\]$")

@@ -359,3 +359,21 @@ def test_no_sequence_leads_to_a_state_without_an_exit_or_to_a_second_connection(
 def test_a_line_that_has_stopped_stays_so() -> None:
     line = after(live(), GivenUp("closed"))
     assert after(line, Tick(), Welcomed("x"), Moved("x"), Ended(4200)) == line
+
+
+@pytest.mark.parametrize("ended", [Ended(4200), Ended()])
+def test_a_server_that_wants_everybody_back_at_once_is_not_run_against(ended: Ended) -> None:
+    line, waits = opening("sse"), []
+    for n in range(5):
+        line = after(line, Welcomed(None), Delay(0), Moved(f"e-{n}"), ended, draw=0.999)
+        waits.append(line.due - 100)
+        line = step(line)
+    assert waits[0] == 0, "as it says"
+    assert min(waits[1:]) > 0.9, "news or no news"
+
+
+def test_a_retry_after_is_waited_for_over_a_fallback_too() -> None:
+    line = after(opening(), Refused(429, 60.0), draw=0.0)
+    assert line.due == 160.0
+    line = after(step(line), Refused(429, 60.0), draw=0.0)
+    assert (line.transport, line.due) == ("sse", 160.0)

@@ -97,6 +97,8 @@ def test_switches_are_read_from_text(text: str) -> None:
         ({"DUALCAST_PORT": "70000"}, "server.port (DUALCAST_PORT)"),
         ({"DUALCAST_ENGINE": "kafka"}, "bus.engine (DUALCAST_ENGINE)"),
         ({"DUALCAST_BUS__IDEMPOTENCY_S": "30"}, "bus.idempotency_s"),
+        ({"DUALCAST_DELIVERY__SSE_HEARTBEAT_S": "4"}, "delivery.sse_heartbeat_s"),
+        ({"DUALCAST_DELIVERY__WS_HEARTBEAT_S": "1"}, "delivery.ws_heartbeat_s"),
         ({"DUALCAST_ENGINE": "redis"}, "redis.url"),
         ({"DUALCAST_WORKERS": "2"}, "server.workers must be 1"),
         ({"DUALCAST_REDIS_URL": "http://localhost"}, "redis://"),

@@ -1,6 +1,6 @@
 import { Commands } from "./commands.js";
 import { Delivery } from "./delivery.js";
-import { Emitter } from "./emitter.js";
+import { Emitter, safely } from "./emitter.js";
 import { CLOCK, Engine } from "./engine.js";
 import { DualcastError } from "./errors.js";
 import { randomId } from "./ids.js";
@@ -38,11 +38,9 @@ export class DualcastClient {
   #welcomes = new Welcomes();
   /** @type {Frame | null} */
   #greeting = null;
-  /** Whose welcome was heard. */
-  #arrived = { ws: 0, sse: 0 };
   #leaveAlone = () => {};
   /** @type {import("./engine.js").Owner["metric"]} */
-  #metric = (...metric) => this.options.metrics?.(...metric);
+  #metric = (...metric) => safely(() => this.options.metrics?.(...metric));
   /** @type {Status | null} */
   #told = null;
   /** @type {Status | null} of the leader */
@@ -163,6 +161,7 @@ export class DualcastClient {
     this.#engine.dispatch({ type: "disconnect" });
     this.#part();
     this.#end("disconnected");
+    this.#delivery.end();
     this.#timers.stop();
     this.#tell();
   }
@@ -302,11 +301,10 @@ export class DualcastClient {
   #changed(state, before) {
     if (!isShadowed(state)) for (const frame of this.#shadow.release()) this.#pass(frame);
     if (isUp(before.ws) && !isUp(state.ws)) this.#commands.lost();
-    const arrived = NAMES.some((name) => isUp(state[name]) && state[name].gen !== this.#arrived[name]);
-    if (arrived) this.#welcomed();
+    if (NAMES.some((name) => isUp(state[name]) && !isUp(before[name]))) this.#welcomed();
     else if (isUp(state.sse) && !isUp(state.ws)) this.#commands.flush();
     if (state.stopped && !before.stopped) this.#end(state.stopped.reason);
-    this.#shadow.watch(state, this.#timers, this.options.parityMs ?? 60_000, this.#report);
+    this.#shadow.parity.watch(isShadowed(state) && isUp(state.ws), this.#timers, this.options.parityMs ?? 60_000, this.#report);
     this.#tell();
   }
 
@@ -320,8 +318,7 @@ export class DualcastClient {
 
   /** A connection was welcomed. */
   #welcomed() {
-    for (const name of NAMES) this.#arrived[name] = this.#engine.state[name].gen;
-    this.#shadow.clear();
+    this.#shadow.parity.clear();
     this.#commands.flush();
     this.#welcomes.arrived();
     this.#delivery.begin();

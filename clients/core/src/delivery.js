@@ -1,5 +1,6 @@
 import { backoff } from "./backoff.js";
 import { take } from "./badge.js";
+import { DualcastError } from "./errors.js";
 import { backfill } from "./history.js";
 import { Seen } from "./seen.js";
 
@@ -31,6 +32,10 @@ export class Delivery {
   badge = null;
   #seen = new Seen();
   #page;
+  /** Whose badge it is. */
+  #user = "";
+  /** Another one after each `end()`. */
+  #life = {};
 
   /** @param {Page} page */
   constructor(page) {
@@ -81,7 +86,15 @@ export class Delivery {
 
   /** Asks for the counters, if anybody wants to know and nobody has asked. */
   begin() {
+    const user = this.#page.user();
+    if (user !== this.#user) this.badge = null;
+    this.#user = user;
     if (!this.badge) this.#page.timers.set("count", 0, this.#ask);
+  }
+
+  /** The client has disconnected: what is being read is for nobody. */
+  end() {
+    this.#life = {};
   }
 
   #ask = () => {
@@ -100,15 +113,20 @@ export class Delivery {
 
   /** Nobody else reads it: so again, if that may help. @param {{channel: string, history_url: string}} gap @param {number} tries */
   #refill(gap, tries) {
-    this.#fill(gap).catch(({ retryable }) => {
+    const life = this.#life;
+    this.#fill(gap).catch(({ code, retryable }) => {
+      if (life !== this.#life) return;
       const again = () => this.#refill(gap, tries + 1);
       if (retryable && tries < TRIES) this.#page.timers.set(`fill:${gap.history_url}`, backoff(tries, Math.random()), again);
+      else this.#page.metric("unfilled", 1, { reason: code });
     });
   }
 
   /** @param {{channel: string, history_url: string}} gap @returns {Promise<number>} */
   #fill(gap) {
+    const life = this.#life;
     return backfill(this.#page.rest, gap, (publication) => {
+      if (life !== this.#life) throw new DualcastError("disconnected");
       this.#page.tell(publication);
       this.take(publication);
     });

@@ -1,6 +1,8 @@
 import { SIGNALS, CLOSE } from "./codes.js";
-import { reduce } from "./reducer.js";
+import { parsed } from "./json.js";
+import { FRAMES, reduce } from "./reducer.js";
 import { initial, isOpen, isUp } from "./states.js";
+import { Timers } from "./timers.js";
 
 /** @typedef {import("./states.js").Name} Name */
 /** @typedef {import("./states.js").State} State */
@@ -44,8 +46,7 @@ export class Engine {
   #owner;
   #drivers;
   #clock;
-  /** @type {Map<Name, any>} */
-  #timers = new Map();
+  #timers;
   /** @type {Record<Name, Connection | null>} */
   #connections = { ws: null, sse: null };
   /** @type {Record<Name, number>} */
@@ -66,6 +67,7 @@ export class Engine {
     this.#owner = owner;
     this.#drivers = drivers;
     this.#clock = clock;
+    this.#timers = new Timers(clock);
   }
 
   /** @param {Without<import("./states.js").Event, "now" | "random">} event */
@@ -119,12 +121,10 @@ export class Engine {
         this.#connections[effect.link] = null;
         break;
       case "timer":
-        this.#clock.clear(this.#timers.get(effect.name));
-        this.#timers.set(effect.name, this.#clock.set(this.#rang(effect.name, this.#clock.now() + effect.ms), effect.ms));
+        this.#timers.set(effect.name, effect.ms, this.#rang(effect.name, this.#clock.now() + effect.ms));
         break;
       case "cancel":
-        this.#clock.clear(this.#timers.get(effect.name));
-        this.#timers.delete(effect.name);
+        this.#timers.clear(effect.name);
         break;
       case "ping":
         this.send({ type: "ping" });
@@ -153,7 +153,6 @@ export class Engine {
   /** @param {Name} name @param {number} due @returns {() => void} */
   #rang(name, due) {
     return () => {
-      this.#timers.delete(name);
       const now = this.#clock.now();
       const silentMs = this.#connections[name]?.deaf ? 0 : now - this.#heard[name];
       this.dispatch({ type: "timer", name, silentMs, lateMs: now - due });
@@ -182,34 +181,29 @@ export class Engine {
         event: (event) => current() && this.#event(link, gen, event),
         position: (id) => current() && this.#owner.frame({ type: "position", cursor: id }, link, ""),
         retry: (ms) => current() && this.dispatch({ type: "retry", link, gen, ms }),
-        heard: () => void (this.#heard[link] = this.#clock.now()),
+        heard: () => current() && (this.#heard[link] = this.#clock.now()),
         closed,
       });
       if (current()) this.#connections[link] = connection;
       else connection.close();
     } catch (error) {
       const found = /** @type {any} */ (error);
-      const final = found?.status === 401 || found?.status === 403;
+      const final = (found?.status === 401 || found?.status === 403) && found.code !== "token-expired";
       closed({ code: final ? CLOSE.UNAUTHORIZED : 1006, reason: String(found?.code ?? found?.message ?? "failed") });
     }
   }
 
   /** @param {Name} link @param {number} gen @param {string} text */
   #text(link, gen, text) {
-    const frame = this.#parsed(text);
+    const frame = this.#object(text);
     if (typeof frame?.type === "string") this.#frame(link, gen, frame, text);
   }
 
-  /** @param {string} text @returns {any} null: it is no object */
-  #parsed(text) {
-    try {
-      const found = JSON.parse(text);
-      if (typeof found === "object") return found;
-    } catch {
-      // Counted below.
-    }
+  /** @param {string} text @returns {any} nothing: it is no object */
+  #object(text) {
+    const found = parsed(text);
+    if (found && typeof found === "object") return found;
     this.#owner.metric("bad_frame", 1);
-    return null;
   }
 
   /** @param {Name} link @param {number} gen @param {StreamEvent} event */
@@ -217,7 +211,7 @@ export class Engine {
     if (this.#owner.raw) return this.#owner.raw(event);
     const moved = event.id !== this.#ids[link];
     this.#ids[link] = event.id;
-    const data = this.#parsed(event.data);
+    const data = this.#object(event.data);
     if (!data) return;
     const cursor = (moved && event.id) || data.cursor;
     const type = SIGNALS.includes(event.type) ? event.type : "publication";
@@ -231,9 +225,6 @@ export class Engine {
     if (frame.type === "welcome") {
       this.#owner.metric("connected", this.#clock.now() - this.#opened, { transport: link });
     }
-    if (CONTROL.has(frame.type)) this.dispatch({ type: "frame", link, gen, frame });
+    if (Object.hasOwn(FRAMES, frame.type)) this.dispatch({ type: "frame", link, gen, frame });
   }
 }
-
-/** Frames the state machine knows. */
-const CONTROL = new Set(["welcome", "stage", "migrate", "bye", "drain", "auth_expiring", "auth_expired"]);

@@ -8,6 +8,7 @@ export class DualcastError extends Error {
     super(reason ? `${code}: ${reason}` : code);
     this.name = "DualcastError";
     this.code = code;
+    this.reason = reason;
     this.status = status;
     this.retryable = retryable;
   }

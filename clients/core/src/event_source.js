@@ -1,5 +1,6 @@
-import { SIGNALS } from "./codes.js";
+import { CLOSE, SIGNALS } from "./codes.js";
 import { Cursor } from "./cursor.js";
+import { safely } from "./emitter.js";
 import { CLOCK, Engine } from "./engine.js";
 import { drivers } from "./options.js";
 import { watchPage } from "./page.js";
@@ -49,6 +50,8 @@ export class DualcastEventSource extends EventTarget {
   /** @type {Record<string, {listener: ((event: any) => void) | null, call: (event: Event) => void}>} */
   #handlers = {};
   #cursor = new Cursor();
+  /** @type {import("./engine.js").Owner["metric"]} */
+  #metric = (...metric) => safely(() => this.#options.metrics?.(...metric));
   /** @type {Engine} */
   #engine;
   #leave;
@@ -99,15 +102,20 @@ export class DualcastEventSource extends EventTarget {
     const token = this.#token;
     const found = { ...this.#drivers };
     const stream = found.sse;
-    if (!place) found.ws = undefined;
-    else if (stream) {
-      // A 5xx is that of a proxy whose server is away. Over a WebSocket nobody can tell, so it is a broken network.
-      found.sse = (asked, on) =>
-        stream(asked, {
-          ...on,
-          closed: (end) => on.closed({ ...end, refused: end.refused && !(this.#proven && (end.status ?? 0) >= 500) }),
-        });
+    const socket = found.ws;
+    /** @param {import("./transports/port.js").Ended} end */
+    const isExpired = (end) => end.code === CLOSE.TOKEN_EXPIRED;
+    /** @param {import("./transports/port.js").Ended} end a 5xx is that of a proxy whose server is away: over a WebSocket nobody can tell */
+    const isPassing = (end) => (this.#proven && (end.status ?? 0) >= 500) || (isExpired(end) && options.getToken);
+    if (place && stream) {
+      found.sse = (asked, on) => stream(asked, { ...on, closed: (end) => on.closed({ ...end, refused: end.refused && !isPassing(end) }) });
     }
+    /** An expired token that nobody renews is the end, as it is over a stream. @param {import("./transports/port.js").Ended} end */
+    const final = (end) => isExpired(end) && !options.getToken && !isUp(this.#engine.state.ws);
+    found.ws =
+      place && socket
+        ? (asked, on) => socket(asked, { ...on, closed: (end) => on.closed(final(end) ? { ...end, code: CLOSE.UNAUTHORIZED } : end) })
+        : undefined;
     const base = place?.base ?? "";
     const asking = {
       base,
@@ -137,7 +145,7 @@ export class DualcastEventSource extends EventTarget {
         token,
         changed: (state, before) => engine === this.#engine && this.#changed(state, before),
         remember: () => {},
-        metric: (name, value, labels) => options.metrics?.(name, value, labels),
+        metric: this.#metric,
       },
       found,
       { strict: true, timing: { ...TIMING, ...options.timing } },
@@ -201,7 +209,7 @@ export class DualcastEventSource extends EventTarget {
 
   /** A server without this view has the stream itself, or says by that why not. @param {string} reason */
   #plain(reason) {
-    this.#options.metrics?.("no_view", 1, { reason });
+    this.#metric("no_view", 1, { reason });
     this.#place = null;
     this.#engine = this.#start();
     this.#engine.dispatch({ type: "connect" });
@@ -242,7 +250,7 @@ export class DualcastEventSource extends EventTarget {
   #viewed({ type, view, told, events, id, cursor, reason }, besides) {
     if (view) this.#greeting = view;
     if (told) this.#given.set("told", told);
-    if (type === "gap") this.#options.metrics?.("gaps", 1, { reason });
+    if (type === "gap") this.#metric("gaps", 1, { reason });
     if (!events || (id ? !this.#seen.add(id) : besides)) return;
     // As on the stream itself: the last event of a publication has the id.
     for (const one of events) this.#fire(one.event, one.data, (one === events.at(-1) && cursor) || this.#last);

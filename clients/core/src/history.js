@@ -1,7 +1,9 @@
+import { DualcastError } from "./errors.js";
+
 const MOST_PAGES = 200;
 
 /**
- * Reads what a `gap` says was missed, page by page.
+ * Reads what a `gap` says was missed, page by page. Rejects with DualcastError, `too-long` where it has no end.
  * @param {import("./rest.js").Rest} rest @param {{channel: string, history_url: string}} gap
  * @param {(publication: any) => void} deliver @returns {Promise<number>} how many there were
  */
@@ -15,8 +17,8 @@ export async function backfill(rest, gap, deliver) {
       count += 1;
       deliver({ type: "publication", recovered: true, channel: found.channel, ...publication });
     }
-    if (!found.more) break;
+    if (!found.more) return count;
     query.set("after", found.next);
   }
-  return count;
+  throw new DualcastError("too-long");
 }

@@ -8,25 +8,16 @@
 export function watchPage(tell, leaving) {
   const page = globalThis.document;
   if (!page || !globalThis.addEventListener) return () => {};
-  /** @type {[EventTarget, string, (event: any) => void][]} */
-  const listeners = [
-    [globalThis, "online", () => tell("online")],
-    [globalThis, "offline", () => tell("offline")],
-    [page, "visibilitychange", () => (page.visibilityState === "visible" ? tell("visible") : leaving())],
-    [page, "freeze", () => tell("freeze")],
-    [page, "resume", () => tell("resume")],
-    [
-      globalThis,
-      "pagehide",
-      (event) => {
-        leaving();
-        if (event.persisted) tell("freeze");
-      },
-    ],
-    [globalThis, "pageshow", (event) => event.persisted && tell("resume")],
-  ];
-  for (const [target, name, listener] of listeners) target.addEventListener(name, listener);
-  return () => {
-    for (const [target, name, listener] of listeners) target.removeEventListener(name, listener);
-  };
+  const over = new AbortController();
+  /** @param {EventTarget} target @param {string} name @param {(event: any) => void} listener */
+  const on = (target, name, listener) => target.addEventListener(name, listener, over);
+  for (const type of /** @type {const} */ (["online", "offline"])) on(globalThis, type, () => tell(type));
+  for (const type of /** @type {const} */ (["freeze", "resume"])) on(page, type, () => tell(type));
+  on(page, "visibilitychange", () => (page.visibilityState === "visible" ? tell("visible") : leaving()));
+  on(globalThis, "pagehide", (event) => {
+    leaving();
+    if (event.persisted) tell("freeze");
+  });
+  on(globalThis, "pageshow", (event) => event.persisted && tell("resume"));
+  return () => over.abort();
 }

@@ -5,6 +5,9 @@
 
 /** Kept of a stretch; beyond it the oldest are forgotten. */
 const MOST = 2_000;
+/** What the server takes: publications of one report, and a latency in ms. */
+const AT_ONCE = 500;
+const LATEST = 86_400_000;
 
 /** Publications with a cursor by transport, in their order. */
 export class Parity {
@@ -19,7 +22,7 @@ export class Parity {
    */
   note(link, publication, now) {
     const sent = Date.parse(publication.time ?? "");
-    this.#sides[link].set(publication.id, Number.isNaN(sent) ? null : Math.max(0, now - sent));
+    this.#sides[link].set(publication.id, Number.isNaN(sent) ? null : Math.min(LATEST, Math.max(0, now - sent)));
     if (!this.#first.has(publication.id)) this.#first.set(publication.id, now);
     if (this.#first.size > MOST) this.#forget(/** @type {string} */ (this.#first.keys().next().value));
   }
@@ -33,8 +36,8 @@ export class Parity {
     else if (!timers.has("parity")) {
       timers.set("parity", every, () => {
         this.watch(on, timers, every, tell);
-        const report = this.report(Date.now() - Math.min(10_000, every / 2));
-        if (report) tell(report);
+        const before = Date.now() - Math.min(10_000, every / 2);
+        for (let report; (report = this.report(before)); ) tell(report);
       });
     }
   }
@@ -45,11 +48,12 @@ export class Parity {
   }
 
   /**
-   * The stretch up to `before` (what came later may still be under way on the other side), then forgotten.
+   * The stretch up to `before` (what came later may still be under way on the other side), or as much as the server
+   * takes of it, then forgotten.
    * @param {number} before @returns {Report | null} null: there is nothing
    */
   report(before) {
-    const due = new Set([...this.#first].filter(([, at]) => at <= before).map(([id]) => id));
+    const due = new Set([...this.#first].filter(([, at]) => at <= before).slice(0, AT_ONCE).map(([id]) => id));
     if (!due.size) return null;
     const [sse, websocket] = [this.#sides.sse, this.#sides.ws].map((side) => {
       const found = [...side].filter(([id]) => due.has(id));

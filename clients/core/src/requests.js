@@ -39,13 +39,12 @@ export async function request(asking, link, fresh, fallbackReason) {
   if (cursor) query.set("cursor", cursor);
   const reason = fallbackReason || drivers.unopened;
   if (!isSocket && reason) query.set("fallback_reason", reason.slice(0, 64));
-  const text = String(query);
-  const path = (isSocket ? "/v1/socket" : "/v1/stream") + (text && "?" + text);
-  if (!isSocket) {
-    /** @type {Record<string, string>} */
-    const headers = token && bearer ? { authorization: `Bearer ${token}` } : {};
-    return { url: base + path, headers, credentials: options.withCredentials, events: asking.events() };
+  const shown = bearer && token;
+  if (isSocket) {
+    const protocols = shown ? ["dualcast", `bearer.${token}`] : undefined;
+    return { url: `${base.replace(/^http/, "ws")}/v1/socket?${query}`, protocols };
   }
-  const protocols = token && bearer ? ["dualcast", `bearer.${token}`] : undefined;
-  return { url: base.replace(/^http/, "ws") + path, protocols };
+  /** @type {Record<string, string>} */
+  const headers = shown ? { authorization: `Bearer ${token}` } : {};
+  return { url: `${base}/v1/stream?${query}`, headers, credentials: options.withCredentials, events: asking.events() };
 }

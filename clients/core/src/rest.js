@@ -1,4 +1,8 @@
 import { DualcastError } from "./errors.js";
+import { parsed } from "./json.js";
+
+/** Longer than any answer takes: then it is lost. */
+const ANSWER_MS = 45_000;
 
 /** REST calls with the client's token. */
 export class Rest {
@@ -27,18 +31,20 @@ export class Rest {
     /** @type {Record<string, string>} */
     const headers = token ? { authorization: `Bearer ${token}` } : {};
     if (body !== undefined) headers["content-type"] = "application/json";
-    let answer;
+    let answer, text;
     try {
       answer = await this.#fetcher(this.base + path, {
         method,
         headers,
         body: body === undefined ? undefined : JSON.stringify(body),
         credentials: this.#credentials ? "include" : "same-origin",
+        signal: AbortSignal.timeout(ANSWER_MS),
       });
+      text = await answer.text();
     } catch (error) {
-      throw new DualcastError("unreachable", error instanceof Error ? error.message : "", 0, true);
+      throw new DualcastError("unreachable", /** @type {Error} */ (error).message, 0, true);
     }
-    const found = await answer.json().catch(() => null);
+    const found = parsed(text);
     if (answer.ok) return found;
     const code = found?.code ?? `status-${answer.status}`;
     if (code === "token-expired" && !again) return this.call(method, path, body, true);

@@ -12,7 +12,7 @@ const MOST = 1_000;
  * between the two.
  */
 export class Shadow {
-  #parity = new Parity();
+  parity = new Parity();
   /** Publications by id, gaps by themselves. @type {Map<any, Frame>} */
   #ahead = new Map();
 
@@ -27,7 +27,7 @@ export class Shadow {
     const isPublication = type === "publication";
     const second = link === "ws" && isShadowed(state);
     if (isPublication) {
-      if (state.stage === "shadow" && cursor) this.#parity.note(link, /** @type {any} */ (frame), Date.now());
+      if (state.stage === "shadow" && cursor) this.parity.note(link, /** @type {any} */ (frame), Date.now());
       if (!second) this.#passed(id);
     }
     if (!second) return [frame];
@@ -42,20 +42,6 @@ export class Shadow {
     const frames = [...this.#ahead.values()];
     this.#ahead.clear();
     return frames;
-  }
-
-  /**
-   * Reports while there is something to compare.
-   * @param {import("./states.js").State} state @param {import("./timers.js").Timers} timers @param {number} every ms
-   * @param {(report: import("./parity.js").Report) => void} tell
-   */
-  watch(state, timers, every, tell) {
-    this.#parity.watch(isShadowed(state) && isUp(state.ws), timers, every, tell);
-  }
-
-  /** A connection began: nothing can be said of the time before. */
-  clear() {
-    this.#parity.clear();
   }
 
   /** The stream has brought this one, and so all that stands before it in the log. @param {string} id */

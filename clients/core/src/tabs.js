@@ -89,8 +89,8 @@ export class Tabs {
       if (this.#asked.size >= MOST) return reject(new DualcastError("outbox-full", "", 0, true));
       const ref = (this.#number += 1);
       const message = { type: "ask", ref, command, fields };
+      this.#post(message); // throws where it holds what cannot be posted
       this.#asked.set(ref, { message, resolve, reject });
-      this.#post(message);
     });
   }
 
@@ -138,7 +138,8 @@ export class Tabs {
       if (type === "ask") {
         this.#sharer.command(command, fields).then(
           (reply) => this.#post({ type: "answer", ref, body: reply }, from),
-          ({ code, message }) => this.#post({ type: "answer", ref, error: [code, message] }, from),
+          ({ code = "failed", reason, status, retryable }) =>
+            this.#post({ type: "answer", ref, error: [code, reason, status, retryable] }, from),
         );
       }
     } else if (type === "frame") this.#sharer.frame(body);
@@ -149,7 +150,7 @@ export class Tabs {
     else if (type === "answer") {
       const asked = this.#asked.get(ref);
       this.#asked.delete(ref);
-      if (error) asked?.reject(new DualcastError(error[0], error[1]));
+      if (error) asked?.reject(new DualcastError(.../** @type {[string]} */ (error)));
       else asked?.resolve(body);
     }
   }

@@ -1,5 +1,8 @@
 /** @typedef {(why: {fresh: boolean}) => string | null | undefined | Promise<string | null | undefined>} GetToken */
 
+import { DualcastError } from "./errors.js";
+import { TIMING } from "./timing.js";
+
 /** The token: fetched when it is needed, once for everybody who asks at the same time. */
 export class Token {
   #fetcher;
@@ -22,13 +25,23 @@ export class Token {
     const stale = fresh || (typeof exp === "number" && exp * 1_000 <= Date.now());
     if (!this.#fetcher || (this.value && !stale)) return this.value;
     const turn = this.#turn;
-    const asking = (this.#asking ??= Promise.resolve(this.#fetcher({ fresh: stale && this.value !== "" })));
+    const asking = (this.#asking ??= this.#ask(this.#fetcher, stale && this.value !== ""));
     const token = await asking.catch((error) => {
       if (turn === this.#turn) throw error;
     }).finally(() => {
       if (asking === this.#asking) this.#asking = null;
     });
     return turn === this.#turn ? (this.value = token ?? "") : this.get();
+  }
+
+  /** One that hangs is given up, so that it is asked again. @param {GetToken} fetcher @param {boolean} fresh */
+  async #ask(fetcher, fresh) {
+    /** @type {any} */
+    let timer;
+    const late = new Promise((_, reject) => {
+      timer = setTimeout(() => reject(new DualcastError("token-timeout", "", 0, true)), TIMING.prepare);
+    });
+    return Promise.race([fetcher({ fresh }), late]).finally(() => clearTimeout(timer));
   }
 
   /** The token there is counts no longer, nor does one that is on its way. */

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,4 +104,7 @@ if __name__ == "__main__":
     parser.add_argument("--position", default="worker.position", help="file of the position")
     parser.add_argument("--step-s", type=float, default=0.5, help="how long a step takes")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    asyncio.run(until_told(parser.parse_args()))
+    try:
+        asyncio.run(until_told(parser.parse_args()))
+    except (DualcastError, OSError) as error:  # the token is refused, or there is no such file
+        sys.exit(f"the worker has ended: {error}")

@@ -47,7 +47,7 @@ class Views:
         kind = self._kinds.get(word)
         if kind is not None:
             _, brace, rest = kind.endpoint.path.partition("{")
-            if bool(brace) == bool(colon and value):
+            if bool(brace) == bool(colon) == bool(value):
                 params = {rest.partition(":")[0]: value} if brace else {}
                 return View(self._owner, self._openings, kind, name, params)
         raise UnknownView("there is no such view here")

@@ -64,7 +64,8 @@ def evict_oldest(node: Node, principal: Principal, *, limit: int) -> int:
 
 def evict_oldest_pages(node: Node, newest: Session, *, limit: int) -> int:
     """The same among the sessions of one view (PROTO-66), 0: no limit. Pages are counted (instances), since
-    one that changes its transport has two connections for a while."""
+    one that changes its transport has two connections for a while. Who gives all connections one name has as
+    many of each transport."""
     principal, pages = newest.principal, dict[str, list[Session]]()
     channel = node.hub.known(principal.tenant, "user:" + principal.sub)
     for session in channel.sessions if limit and channel is not None else ():
@@ -72,8 +73,12 @@ def evict_oldest_pages(node: Node, newest: Session, *, limit: int) -> int:
             continue
         if session.view_name == newest.view_name:
             pages.setdefault(session.instance or session.id, []).append(session)
-    pages.pop(newest.instance, None)
-    excess = list(pages.values())[: max(0, len(pages) - limit + 1)]
+    own = [
+        session
+        for session in pages.pop(newest.instance, ())
+        if session.encoding.transport == newest.encoding.transport
+    ]
+    excess = [*list(pages.values())[: max(0, len(pages) - limit + 1)], own[: max(0, len(own) - limit + 1)]]
     return _replace([session for page in excess for session in page])
 
 

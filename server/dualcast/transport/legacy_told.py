@@ -50,7 +50,9 @@ class Told(Encoding):
         return found
 
     def covers(self, entry: Entry) -> bool:
-        """Whether `entry`, of the channel, is in the state that was told."""
+        """Whether `entry` is in the state that was told."""
+        if entry.channel != self._channel:
+            return False
         try:
             found = _revision(entry.publication.data)
         except msgspec.DecodeError:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from msgspec import Struct
 
-from dualcast.model.publication import Publication
+from dualcast.model.publication import Entry
 from dualcast.session.node import Node
 from dualcast.session.session import Session
 from dualcast_migration.cohort import EVERYBODY
@@ -22,6 +22,7 @@ from dualcast_migration.parity import Arrival, Comparison, compare, read_socket,
 from dualcast_migration.policy import StageRecord
 from dualcast_migration.stage import Stage
 
+from .legacy_told import Told
 from .unframe import unframe_sse, unframe_websocket
 
 LOOK_EVERY_S = 2.0
@@ -147,11 +148,14 @@ class Pair:
             return None
         names = {feed.name for feed in socket.channels}
         both = {feed.name: feed for feed in stream.channels if feed.name in names}
+        complete = {name: feed.complete_from for name, feed in both.items()}
+        # An arrival of a view does not say its channel; two sessions of one view have the same.
+        complete[""] = max(complete.values(), default=0)
         given = [
             [
                 a
                 for a in side.upto(reached)
-                if a.offset > self.since and a.epoch == stream.epoch and a.channel in both
+                if a.offset > self.since and a.epoch == stream.epoch and a.channel in complete
             ]
             for side in self.sides
         ]
@@ -159,10 +163,10 @@ class Pair:
             entry.offset
             for feed in both.values()
             for entry in feed.after(self.since)
-            if _may_differ(entry.publication, stream, socket)
+            if _may_differ(entry, stream, socket)
         }
         # What the ring does not hold any more cannot be looked up: only what it holds counts as missing.
-        excused |= {a.offset for side in given for a in side if a.offset <= both[a.channel].complete_from}
+        excused |= {a.offset for side in given for a in side if a.offset <= complete[a.channel]}
         self.since = reached
         return compare(given[0], given[1], frozenset(excused))
 
@@ -171,13 +175,20 @@ class Pair:
             side.untap()
 
 
-def _may_differ(publication: Publication, stream: Session, socket: Session) -> bool:
-    """Whether one may be given a publication and the other not: it is left out for who is behind, or it names
-    its receivers by something in which the two are not alike (connection, device, role)."""
-    if publication.conflation_key or publication.expires_ms:
+def _may_differ(entry: Entry, stream: Session, socket: Session) -> bool:
+    """Whether one may be given a publication and the other not: it is left out for who is behind, or was in
+    the state one was told first, or it names its receivers by something in which the two are not alike
+    (connection, device, role)."""
+    publication = entry.publication
+    if publication.conflation_key or publication.expires_ms or _told(entry, stream) != _told(entry, socket):
         return True
     audience = publication.audience
     return audience is not None and stream.due(audience) != socket.due(audience)
+
+
+def _told(entry: Entry, session: Session) -> bool:
+    encoding = session.encoding
+    return isinstance(encoding, Told) and encoding.covers(entry)
 
 
 class ParityWatch:

@@ -171,5 +171,6 @@ class WebSocketSession(Session):
         self.said_close = True
         self.ended = close_code
         self.leave()
-        self.transport.write(frames.close(_NATIVE_CODES.get(close_code, close_code), reason))
+        own = _NATIVE_CODES.get(close_code)
+        self.transport.write(frames.close(own or close_code, own.reason if own else reason))
         self._end_of_input()

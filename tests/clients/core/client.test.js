@@ -108,7 +108,7 @@ test("each publication once, whatever comes again; frames nobody knows are ignor
   assert.deepEqual(w.heard, [1, 2, 3, 4]);
   assert.deepEqual(statuses, [], "a publisher cannot pose as the client");
   assert.equal(w.metrics.filter(([name]) => name === "duplicates").length, 2);
-  assert.equal(w.metrics.filter(([name]) => name === "bad_frame").length, 2);
+  assert.equal(w.metrics.filter(([name]) => name === "bad_frame").length, 3);
   w.client.disconnect();
 });
 

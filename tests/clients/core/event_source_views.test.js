@@ -272,6 +272,60 @@ test("once it was open a refusal is final, and a proxy without its server is a b
   assert.equal(one.told.filter((told) => told === "error 2").length, 1);
 });
 
+const EXPIRED = { status: 401, headers: { "content-type": "application/problem+json" } };
+
+test("an expired token that nobody renews is the end over a WebSocket, too", async () => {
+  const network = new Network();
+  network.refuse = (url) => (url.startsWith("wss:") ? 4201 : 401);
+  const one = network.source(NOTES);
+  await until(() => one.readyState === 2);
+  await settle();
+  assert.deepEqual(one.told, ["error 2"]);
+  assert.equal(network.sockets.length, 1, "it is not asked again and again");
+});
+
+test("a live connection whose token expires comes back once: it may be a cookie that was renewed", async () => {
+  const network = new Network();
+  const one = network.source(NOTES, { transports: ["websocket"] });
+  await until(() => network.sockets[0]);
+  network.sockets[0].say("welcome", welcome("e-0"));
+  await until(() => one.readyState === 1);
+  network.sockets[0].drop(4201);
+  await until(() => network.sockets[1]);
+  network.sockets[1].drop(4201);
+  await until(() => one.readyState === 2);
+  assert.deepEqual(one.told.filter((told) => typeof told === "string"), ["open 1", "error 0", "error 2"]);
+});
+
+test("with getToken an expired token is renewed on either transport, and the source stays", async () => {
+  for (const transport of ["websocket", "fetch"]) {
+    const network = new Network();
+    const asked = [];
+    const found = async (url, init) => {
+      const bearer = init.headers.authorization;
+      if (bearer === "Bearer new") return network.fetch(url, init);
+      return new Response('{"code":"token-expired"}', EXPIRED);
+    };
+    const one = network.source(`${HOST}/api/notifications/stream`, {
+      transports: [transport],
+      fetch: found,
+      getToken: async ({ fresh }) => (asked.push(fresh), fresh ? "new" : "old"),
+    });
+    if (transport === "websocket") {
+      await until(() => network.sockets[0]);
+      network.sockets[0].drop(4201);
+      await until(() => network.sockets[1]);
+      network.sockets[1].say("welcome", welcome("e-0"));
+    } else {
+      await until(() => network.streams[0]);
+      network.streams[0].say("welcome", welcome("e-0"), "e-0");
+    }
+    await until(() => one.readyState === 1);
+    assert.deepEqual(asked, [false, true]);
+    one.close();
+  }
+});
+
 test("close() leaves nothing behind", async () => {
   const network = new Network();
   const { one, stream, socket } = await shadowed(network);

@@ -33,7 +33,8 @@ test("strict types hold, and declarations come out", () => {
   try {
     tsc("--noEmit");
     tsc("--declaration", "--emitDeclarationOnly", "--noEmit", "false", "--outDir", folder);
-    assert.match(readFileSync(join(folder, "index.d.ts"), "utf8"), /DualcastClient/);
+    const index = readFileSync(join(folder, "index.d.ts"), "utf8");
+    for (const name of ["DualcastClient", "Options", "Status", "Publication"]) assert.match(index, new RegExp(`export .*\\b${name}\\b`), name);
     assert.match(readFileSync(join(folder, "client.d.ts"), "utf8"), /subscribe\(...channels: string\[\]\): Promise<void>/);
     assert.match(readFileSync(join(folder, "event_source.d.ts"), "utf8"), /class DualcastEventSource extends EventTarget/);
   } catch (error) {

@@ -17,7 +17,7 @@ let cable;
 const open = new Set();
 
 before(async () => {
-  server = await Server.start({ "delivery.sse_heartbeat_s": 1, "legacy.ws_heartbeat_s": 1 });
+  server = await Server.start({ "delivery.sse_heartbeat_s": 5, "legacy.ws_heartbeat_s": 1 });
   cable = await Cable.to(server.port);
 });
 after(async () => {

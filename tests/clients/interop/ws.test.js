@@ -15,7 +15,7 @@ let cable;
 const open = new Set();
 
 before(async () => {
-  server = await Server.start({ "delivery.ws_heartbeat_s": 1 });
+  server = await Server.start({ "delivery.ws_heartbeat_s": 5 });
   cable = await Cable.to(server.port);
 });
 after(async () => {
@@ -58,7 +58,7 @@ test("the token as a subprotocol, commands, and pings of both sides", async () =
   const socket = native("alice");
   const welcome = await first(socket, "welcome");
   assert.equal(socket.protocol, "dualcast", "the token is not sent back");
-  assert.deepEqual([welcome.user, welcome.channels, welcome.heartbeat_s], ["alice", ["user:alice", "all"], 1]);
+  assert.deepEqual([welcome.user, welcome.channels, welcome.heartbeat_s], ["alice", ["user:alice", "all"], 5]);
   say(socket, { type: "ping", ref: "r1" });
   assert.deepEqual(await first(socket, "pong"), { type: "pong", ref: "r1", cursor: welcome.cursor });
   say(socket, { type: "subscribe", ref: "r2", channels: ["topic:news"] });

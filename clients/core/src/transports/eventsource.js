@@ -30,13 +30,6 @@ export function eventSourceDriver(Source) {
       source.close();
       on.closed({ code: 1006, reason: refused ? "refused" : "closed", refused });
     };
-    return {
-      deaf: true,
-      listen,
-      close() {
-        source.onopen = source.onerror = null;
-        source.close();
-      },
-    };
+    return { deaf: true, listen, close: () => source.close() };
   };
 }

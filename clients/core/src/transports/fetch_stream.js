@@ -19,14 +19,11 @@ const BY_STATUS = /** @type {Record<number, number>} */ ({
 export function fetchDriver(fetcher) {
   return (request, on) => {
     const abort = new AbortController();
-    let over = false;
 
     /** @param {import("./port.js").Ended} end */
     function ended(end) {
-      if (over) return;
-      over = true;
-      abort.abort();
       on.closed(end);
+      abort.abort(); // the body of a refusal, too
     }
 
     read().catch((error) => ended({ code: 1006, reason: String(error?.message ?? error) }));
@@ -42,37 +39,23 @@ export function fetchDriver(fetcher) {
         cache: "no-store",
         signal: abort.signal,
       });
-      if (over) return;
       if (answer.status !== 200) return ended(await refusal(answer));
       if (!/^text\/event-stream\s*(;|$)/i.test(answer.headers.get("content-type") ?? "") || !answer.body) {
         return ended({ code: 1006, reason: "content-type", status: 200, refused: true });
       }
       on.opened();
-      const feed = parser(
-        {
-          event: (event) => over || on.event(event),
-          position: (id) => over || on.position(id),
-          retry: (ms) => over || on.retry(ms),
-        },
-        request.lastEventId,
-      );
+      const feed = parser(on, request.lastEventId);
       const decoder = new TextDecoder();
       const reader = answer.body.getReader();
       for (;;) {
         const { done, value } = await reader.read();
-        if (over) return;
         if (done) return ended({ code: 1006, reason: "end" });
         on.heard();
         feed(decoder.decode(value, { stream: true }));
       }
     }
 
-    return {
-      close() {
-        over = true;
-        abort.abort();
-      },
-    };
+    return { close: () => abort.abort() };
   };
 }
 

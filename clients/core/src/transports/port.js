@@ -19,15 +19,15 @@
  * @property {boolean} [refused] an `EventSource` would give up now
  */
 /**
- * Told by a driver. After `close()` of the connection nothing is told any more.
+ * Told by a driver. After `closed`, and after `close()` of the connection, nobody listens any more.
  * @typedef {object} Handlers
  * @property {() => void} opened
  * @property {(text: string) => void} text a text frame of a socket
  * @property {(event: import("../sse_parser.js").StreamEvent) => void} event of a stream
  * @property {(id: string) => void} position
  * @property {(ms: number) => void} retry
- * @property {() => void} heard something arrived, were it a comment
- * @property {(end: Ended) => void} closed at most once
+ * @property {() => unknown} heard something arrived, were it a comment
+ * @property {(end: Ended) => void} closed
  */
 /**
  * @typedef {object} Connection

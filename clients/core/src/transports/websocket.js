@@ -11,22 +11,8 @@ export function websocketDriver(Socket) {
       on.heard();
       on.text(String(event.data));
     };
-    socket.onclose = (event) => {
-      detach();
-      on.closed({ code: event.code, reason: event.reason });
-    };
+    socket.onclose = ({ code, reason }) => on.closed({ code, reason });
     socket.onerror = () => {}; // `close` follows and says more
-
-    function detach() {
-      socket.onopen = socket.onmessage = socket.onclose = null;
-    }
-
-    return {
-      send: (text) => socket.send(text),
-      close() {
-        detach();
-        socket.close(1000);
-      },
-    };
+    return { send: (text) => socket.send(text), close: () => socket.close(1000) };
   };
 }

@@ -206,7 +206,7 @@ class StreamConnection(Connection):
     def __init__(self, response: httpx.Response) -> None:
         super().__init__()
         self._response = response
-        self._chunks: AsyncIterator[bytes] = response.aiter_raw()
+        self._chunks: AsyncIterator[bytes] = response.aiter_bytes()
         self._parser = SseParser()
         self._frames: deque[Received] = deque()
         self._reading: asyncio.Task[bytes] | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from msgspec.structs import replace
@@ -66,7 +66,12 @@ class Controls:
                     await self._ask(socket.send, fields)
                 except Lost:
                     continue
+                except asyncio.CancelledError:
+                    runner.restart("channels")  # it may have been carried out: without it, then
+                    raise
                 runner.wanted = replace(runner.wanted, channels=_joined(self.channels, names))
+                if runner.socket is not socket:  # left since the reply, and opened anew without them
+                    runner.restart("channels")
                 return
         if since:
             for name in names:
@@ -95,25 +100,28 @@ class Controls:
                     await self._ask(socket.send, {"type": "unsubscribe", "channels": names})
                 except Lost:
                     continue
+                except BaseException:
+                    runner.restart("channels")  # another connection, without them
+                    raise
                 break
         self.inlet.take_back(names)
 
     async def _restarted(self, runner: Runner, names: tuple[str, ...]) -> None:
         """A stream says in its URL what it wants: another one."""
-        while runner.trying:  # somebody else's turn
-            await self._change()
-        runner.refused, runner.trying = None, names
-        runner.wanted = replace(runner.wanted, channels=_joined(self.channels, names))
-        runner.restart("channels")
-        try:
-            while runner.trying:
-                await self._change()
-        except BaseException:
-            if runner.trying:
-                runner.give_way(DualcastError("cancelled"))
-            raise
-        if runner.refused is not None:
-            raise runner.refused
+        async with runner.turn:
+            self._open()
+            runner.refused, runner.trying = None, names
+            runner.wanted = replace(runner.wanted, channels=_joined(self.channels, names))
+            runner.restart("channels")
+            try:
+                while runner.trying:
+                    await self._change()
+            except BaseException:
+                if runner.trying:
+                    runner.give_way(DualcastError("cancelled"))
+                raise
+            if runner.refused is not None:
+                raise runner.refused
 
     # ── commands ──
 
@@ -124,8 +132,7 @@ class Controls:
         runner = self._open()
         if token:
             self.backend.use_token(token)
-        with suppress(Lost):  # the next connection begins with it
-            await runner.authenticate()
+        await runner.authenticate()
 
     @property
     def inbox(self) -> AsyncInbox:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import os
@@ -59,14 +60,15 @@ class FileCursorStore:
         return text if good else UNREADABLE
 
     def save(self, cursor: str) -> None:
+        path = self.path.resolve()  # a link to the file stays one
         # Always the same name: what a killed process left is overwritten by the next.
-        other = self.path.with_name(self.path.name + ".new")
+        other = path.with_name(path.name + ".new")
         try:
             with open(other, "w", encoding="ascii", opener=_private) as file:
                 file.write(cursor + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            other.replace(self.path)
+            other.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
                 other.unlink()
@@ -74,7 +76,7 @@ class FileCursorStore:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o600)
 
 
 class Position:
@@ -87,6 +89,7 @@ class Position:
         self.done = ""
         self._saved = ""
         self._saved_at = 0.0
+        self._turn = asyncio.Lock()
 
     async def load(self, cursor: str) -> str:
         """Where to begin: at `cursor`, else at what was kept; "": now."""
@@ -105,11 +108,14 @@ class Position:
 
     async def save(self, *, now: bool = False) -> None:
         """Saves when it is due, or at once."""
-        due_s = self.due_s(time.monotonic())
-        if self._store is None or due_s is None or (due_s > 0 and not now):
+        if self._store is None or self.done == self._saved:
             return
-        cursor, self._saved_at = self.done, time.monotonic()
-        saved = self._store.save(cursor)
-        if inspect.isawaitable(saved):
-            await saved
-        self._saved = cursor
+        async with self._turn:  # an older position must not be written after a newer one
+            due_s = self.due_s(time.monotonic())
+            if due_s is None or (due_s > 0 and not now):
+                return
+            cursor, self._saved_at = self.done, time.monotonic()
+            saved = self._store.save(cursor)
+            if inspect.isawaitable(saved):
+                await saved
+            self._saved = cursor

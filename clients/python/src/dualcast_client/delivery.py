@@ -7,10 +7,12 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 
 from .cursors import Position
-from .events import Event, Published
+from .events import Event, Gap, Published
 
 REMEMBERED = 8192
 """Ids that are known to have been given."""
+GAP = ""
+"""In place of an id: a gap, of which one at a time is dealt with."""
 MAX_OVER = 10_000
 """Events beyond the buffer's size while a command waits for its reply, which stands behind them."""
 
@@ -105,6 +107,14 @@ class Inlet:
                 return event
         return None
 
+    def dealt_with(self) -> None:
+        """The program asks for the next event: what it was given last is done. With an `Unacked` that is so
+        of a gap only."""
+        if self.unacked is None:
+            self.position.done = self.position.given
+        else:
+            self.unacked.ack(GAP)
+
     async def changed(self) -> None:
         """Waits for `wake`."""
         self._changed.clear()
@@ -114,7 +124,8 @@ class Inlet:
         if cursor is not None:
             self.position.given = cursor
         if self.unacked is not None:
-            self.unacked.given(event.id if isinstance(event, Published) else None, cursor)
+            gap = GAP if isinstance(event, Gap) else None
+            self.unacked.given(event.id if isinstance(event, Published) else gap, cursor)
         elif event is None and self.asking and cursor is not None:
             self.position.done = cursor
 

@@ -237,7 +237,7 @@ def stream_frame(event: str, text: str, cursor: str | None) -> Frame:
 def _object(text: str | bytes) -> dict[str, Any]:
     try:
         body = msgspec.json.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         raise BadFrame("not JSON") from None
     if not isinstance(body, dict):
         raise BadFrame("not an object")

@@ -198,7 +198,7 @@ def _staged(line: Line, stage: str, at: float) -> Line:
 def _ended(line: Line, code: int, reason: str, now: float, draw: float) -> Line:
     code = line.told or code
     line = replace(line, code=reason or CLOSE_REASONS.get(code, "ended"))
-    if _good(line, now):
+    if _lasted(line, now):
         line = replace(line, attempt=0)
     if code == STAGE:  # its transport is not served to this user: the other one is
         if line.mode != "auto":
@@ -282,7 +282,8 @@ def _failed(line: Line, now: float, draw: float, weight: int = 1) -> Line:
         probe_at=0.0,
         retry_s=None,
     )
-    return _waiting(replace(fallen, attempt=min(line.attempt + 1, 30)), now, line.code)
+    due = now + (line.retry_s or 0.0)  # `Retry-After` is for this client, over whatever it comes
+    return _waiting(replace(fallen, attempt=min(line.attempt + 1, 30)), due, line.code)
 
 
 def _now(line: Line, now: float, draw: float) -> Line:
@@ -298,7 +299,7 @@ def _later(line: Line, now: float, draw: float) -> Line:
     wait = draw * min(rules.cap_s, rules.base_s * 2.0 ** min(attempt, 30))
     if line.retry_s is not None:
         # The server has told every client another delay; more is added only where that does not help.
-        wait = line.retry_s + (wait if attempt else 0.0)
+        wait = line.retry_s + (wait if line.attempt else 0.0)
     return _waiting(replace(line, attempt=min(attempt + 1, 30)), now + wait, line.code)
 
 
@@ -307,7 +308,11 @@ def _waiting(line: Line, due: float, code: str) -> Line:
 
 
 def _good(line: Line, now: float) -> bool:
-    return line.phase == "live" and (line.progressed or now - line.since >= line.rules.settle_s)
+    return _lasted(line, now) or (line.phase == "live" and line.progressed)
+
+
+def _lasted(line: Line, now: float) -> bool:
+    return line.phase == "live" and now - line.since >= line.rules.settle_s
 
 
 def _limited(line: Line, seconds: float) -> float:

@@ -50,7 +50,11 @@ class Runner(Intake):
         self._told = told
         self._connection: Connection | None = None
         self._http: httpx.AsyncClient | None = None
+        self.turn = asyncio.Lock()
+        """Of whoever tries channels on a stream."""
         self._aside: asyncio.Task[tuple[Connection, list[Received]]] | None = None
+        self._aside_with: tuple[tuple[str, ...], str] = ((), "")
+        """The channels and the token it was opened with."""
         self._token = ""
         self._opened_at = 0.0
         self._full_at = 0.0
@@ -123,7 +127,8 @@ class Runner(Intake):
                 async with asyncio.timeout(min(line.due - now, left)):
                     await self._woken.wait()
         else:
-            await self.inlet.room()  # a connection nobody reads is not opened
+            if await self.inlet.room():  # a connection nobody reads is not opened
+                self._lost_at = time.monotonic()
             self.feed(Tick())
 
     async def _open(self, line: Line) -> None:
@@ -215,8 +220,8 @@ class Runner(Intake):
         the next one begins with another."""
         try:
             await self.authenticate()
-        except (Broken, Lost) as error:
-            log.info("the token was not renewed: %s", type(error).__name__)
+        except Broken as broken:
+            log.info("the token was not renewed: %s", reason_of(broken.why))
         except DualcastError as error:
             log.warning("the token was not renewed: %s", error.code)
         except Exception as error:  # noqa: BLE001 of the program's function; it is asked again, and raises then
@@ -227,21 +232,22 @@ class Runner(Intake):
     async def authenticate(self) -> None:
         """Takes a token that is not the present one to the server."""
         token = await self.backend.take_token(self._token, self.wanted.open_timeout_s)
-        if token == self._token:
-            return
-        if self.socket is not None:
-            await self.commands.ask(self.socket.send, {"type": "authenticate", "token": token})
-            self._token = token
-        else:
-            self._token = token
-            if self.line.phase == "live":
+        while token != self._token:
+            if (socket := self.socket) is None:
+                self._token = token
                 self.restart("token")  # a stream takes no commands: it begins again where it was
+                return
+            with suppress(Lost):
+                await self.commands.ask(socket.send, {"type": "authenticate", "token": token})
+                self._token = token
 
     # ── the other transport ──
 
     async def _beside(self, line: Line) -> None:
         """Opens what is to be opened beside the connection there is, and changes over when it works."""
+        here = (self.wanted.channels, self._token)
         if line.beside is not None and self._aside is None:
+            self._aside_with = here
             self._aside = asyncio.create_task(self._other(replace(line, transport=line.beside)))
             self._aside.add_done_callback(lambda _: self.wake())
         if self._aside is None or not self._aside.done():
@@ -253,18 +259,22 @@ class Runner(Intake):
             why = broken.why
             self.feed(Apart(why if isinstance(why, Ended | Refused | Unreached) else Mute()))
             return
+        if self._aside_with != here:  # other channels or another token meanwhile: it is opened anew
+            self.wake()
+            await other.close()
+            return
         old, self._connection = self._connection, other
         self.commands.lost()
         self.overlap = True
         self.feed(Joined())
-        for got in frames:
-            await self.take(got, other, joined=isinstance(got.frame, Welcome))
-        if old is not None:
-            await old.close()
+        try:
+            for got in frames:
+                await self.take(got, other, joined=isinstance(got.frame, Welcome))
+        finally:
+            if old is not None:
+                await old.close()
 
     async def _other(self, line: Line) -> tuple[Connection, list[Received]]:
-        if not self._token:
-            self._token = await self.backend.take_token("", self.wanted.open_timeout_s)
         return await proven(await self._connect(line), self.wanted.open_timeout_s)
 
     # ── ends ──

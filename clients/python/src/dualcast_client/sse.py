@@ -27,7 +27,7 @@ class SseParser:
     """Bytes in, blocks out; CR, LF and CRLF end lines, one BOM is skipped, an `id` with NUL is ignored."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
         self._begun = False
         self._skip_lf = False
         self._event = ""
@@ -42,15 +42,16 @@ class SseParser:
             return []
         if self._skip_lf:
             data = data.removeprefix(b"\n")
-        parts = (self._rest + data).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         self._skip_lf = data.endswith(b"\r")
-        self._rest = parts.pop()
+        first, *more = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        self._rest += first
+        found = []
+        for part in more:
+            if (block := self._line(self._rest.decode("utf-8", "replace"))) is not None:
+                found.append(block)
+            self._rest = bytearray(part)
         if len(self._rest) > MAX_EVENT:
             raise TooBig
-        found = []
-        for part in parts:
-            if (block := self._line(part.decode("utf-8", "replace"))) is not None:
-                found.append(block)
         return found
 
     def _line(self, line: str) -> Block | None:
@@ -62,7 +63,7 @@ class SseParser:
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "data":
-            self._size += len(value)
+            self._size += len(value) + 1
             if self._size > MAX_EVENT:
                 raise TooBig
             self._data.append(value)

@@ -90,7 +90,7 @@ class Stream(Controls):
     async def __aenter__(self) -> Self:
         """Waits until the server says `welcome`: whatever is published from then on will be given. Raises
         DualcastError when coming back cannot help, or after `patience_s`."""
-        if self.runner is not None:
+        if self.runner is not None or self.closed:
             raise RuntimeError("a stream is entered once")
         cursor = await self._position.load(self._wanted.cursor)
         runner = self.runner = Runner(self.backend, self._wanted, cursor, self.inlet, self._told)
@@ -98,6 +98,7 @@ class Stream(Controls):
         self._task.add_done_callback(lambda _: self.inlet.wake())
         try:
             while runner.welcome is None:
+                self._open()
                 self.check()
                 await self.inlet.changed()
         except BaseException:
@@ -109,8 +110,8 @@ class Stream(Controls):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.inlet.unacked is None and (kind is None or issubclass(kind, GapError)):
-            self._position.done = self._position.given  # what was given was dealt with
+        if kind is None or issubclass(kind, GapError):
+            self.inlet.dealt_with()
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -156,10 +157,7 @@ class Stream(Controls):
             raise RuntimeError("one consumer at a time")
         self.inlet.asking = True
         try:
-            if self.inlet.unacked is None:
-                self._position.done = (
-                    self._position.given
-                )  # whoever asks for the next has dealt with the last
+            self.inlet.dealt_with()
             event = await self._next()
         finally:
             self.inlet.asking = False

@@ -40,7 +40,8 @@ class SyncStream:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
-        self._closing = threading.Lock()
+        self._turn = threading.Lock()
+        """Of whoever begins something on the loop: nothing may be begun when it is about to end."""
         self._closed = False
 
     def __repr__(self) -> str:
@@ -63,18 +64,21 @@ class SyncStream:
 
     def __enter__(self) -> Self:
         """Waits until the server says `welcome`. Raises DualcastError as `Stream` does."""
-        if self._thread is not None:
-            raise RuntimeError("a stream is entered once")
         ready: concurrent.futures.Future[None] = concurrent.futures.Future()
-        self._thread = threading.Thread(
-            target=self._run, args=(ready,), name="dualcast-subscription", daemon=True
-        )
-        self._thread.start()
-        try:
-            ready.result()
-        except BaseException:
-            self._closed = True
-            raise
+        with self._turn:
+            if self._thread is not None:
+                raise RuntimeError("a stream is entered once")
+            if self._closed:
+                raise DualcastError("closed", 0, "the subscription was closed before it was opened")
+            self._thread = threading.Thread(
+                target=self._run, args=(ready,), name="dualcast-subscription", daemon=True
+            )
+            self._thread.start()
+            try:
+                ready.result()
+            except BaseException:
+                self._closed = True
+                raise
         assert self._stream is not None
         try:
             self._do(self._stream.__aenter__())
@@ -89,7 +93,8 @@ class SyncStream:
         self._shut(kind)
 
     def close(self) -> None:
-        """Ends it; a thread that waits for the next event gets the end of the iteration."""
+        """Ends it; a thread that waits for the next event gets the end of the iteration. In `on_status` it
+        does not wait for the end."""
         self._shut(SystemExit)  # what was given last may not have been dealt with
 
     def __iter__(self) -> Iterator[Published]:
@@ -113,9 +118,12 @@ class SyncStream:
         time, after which it may be asked again; GapError, DualcastError as `Stream` does."""
         if self._stream is None:
             raise RuntimeError("enter the stream first: with client.subscribe(…) as stream")
-        if self._closed:
-            return None
-        return self._do(_within(self._stream, timeout_s))
+        try:
+            return self._do(_within(self._stream, timeout_s))
+        except DualcastError as error:
+            if self._closed and error.code == "closed":
+                return None
+            raise
 
     # ── as of Stream; from any thread ──
 
@@ -194,32 +202,48 @@ class SyncStream:
         await self._end.wait()
 
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        assert self._loop is not None
-        try:
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        except RuntimeError:
-            work.close()
-            raise
+        assert self._loop is not None and self._thread is not None
+        with self._turn:
+            here = threading.current_thread() is self._thread
+            if gone := self._closed or here or not self._thread.is_alive():
+                work.close()
+            else:
+                future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        if here:
+            raise RuntimeError("on_status may close the stream, and must not wait for it")
+        if gone:
+            raise DualcastError("closed", 0, "the subscription is closed, or was opened before a fork")
         try:
             return future.result()
         except concurrent.futures.CancelledError:
-            raise RuntimeError("the stream was closed") from None
+            raise DualcastError("closed", 0, "the subscription was closed meanwhile") from None
         except BaseException:
             future.cancel()  # a signal came while it was waited for
             raise
 
     def _shut(self, kind: type[BaseException] | None) -> None:
-        with self._closing:
-            if self._closed or self._thread is None:
+        leaving: concurrent.futures.Future[None] | None = None
+        with self._turn:
+            thread, first, self._closed = self._thread, not self._closed, True
+            if thread is None:
                 return
-            self._closed = True
-            assert self._loop is not None and self._end is not None and self._stream is not None
-            try:
-                self._do(self._stream.__aexit__(kind, None, None))
-            finally:
-                self._loop.call_soon_threadsafe(self._end.set)
-                if threading.current_thread() is not self._thread:
-                    self._thread.join(END_S)
+            if first and thread.is_alive():  # in a forked process it is not
+                assert self._loop is not None
+                leaving = asyncio.run_coroutine_threadsafe(self._leave(kind), self._loop)
+        if threading.current_thread() is thread:
+            return
+        try:
+            if leaving is not None:
+                leaving.result()
+        finally:
+            thread.join(END_S)
+
+    async def _leave(self, kind: type[BaseException] | None) -> None:
+        assert self._end is not None and self._stream is not None
+        try:
+            await self._stream.__aexit__(kind, None, None)
+        finally:
+            self._end.set()
 
 
 async def _within(stream: Stream, timeout_s: float | None) -> Event | None:

@@ -24,6 +24,11 @@ export class Refusal extends Error {
     this.status = status;
     this.code = code;
   }
+
+  /** Whether asking later may bring another answer; until then what was asked for may have been done or not. */
+  get open() {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
+  }
 }
 
 /** The server, as the holder of a token sees it. */
@@ -53,7 +58,8 @@ export class Api {
     const answer = await ask(path, { method, headers, body: body && JSON.stringify(body) });
     const found = await answer.json().catch(() => null);
     if (answer.ok && found) return found;
-    const refusal = new Refusal(answer.status, found?.code ?? `status-${answer.status}`, found?.detail);
+    const wrong = found?.errors?.map?.((/** @type {any} */ one) => `${one.path.replace(/^\$\.?/, "")} ${one.message}`.trim()).join("; ");
+    const refusal = new Refusal(answer.status, found?.code ?? `status-${answer.status}`, wrong || found?.detail);
     if (answer.status === 401) this.#ended(refusal);
     throw refusal;
   }

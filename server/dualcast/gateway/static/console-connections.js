@@ -9,21 +9,28 @@ const COUNTED = 1_000;
 const MOST_PAGES = 10;
 
 /** @param {HTMLElement} body @param {import("./console.js").Context} context @returns {string} the title */
-export function connections(body, { api, role }) {
+export function connections(body, { api, role, leaving }) {
   const field = h("input", { id: "user", type: "search", maxlength: 256, autocapitalize: "off", spellcheck: "false" });
   const list = h("div", { class: "panel", "aria-busy": "true" });
   const sums = h("p", { class: "hint", role: "status" });
   /** Where each page began, to go back. */
   let starts = [""];
+  /** Grows with every question: an answer that another has overtaken is not shown. */
+  let turn = 0;
+  leaving(() => (turn = Infinity));
 
-  async function load() {
-    const query = new URLSearchParams({ limit: String(PAGE), after: starts.at(-1) ?? "" });
+  /** @param {string[]} [from] where each page begins, the one to show last */
+  async function load(from = starts) {
+    const mine = (turn += 1);
+    const query = new URLSearchParams({ limit: String(PAGE), after: from.at(-1) ?? "" });
     if (role !== "user" && field.value.trim()) query.set("user", field.value.trim());
     list.setAttribute("aria-busy", "true");
     try {
       const { connections: found, next } = await api.get(`/v1/connections?${query}`);
-      const back = () => (starts.pop(), load());
-      const on = () => (starts.push(next), load());
+      if (mine !== turn) return;
+      starts = from;
+      const back = () => load(from.slice(0, -1));
+      const on = () => load([...from, next]);
       fill(
         list,
         table(
@@ -35,14 +42,15 @@ export function connections(body, { api, role }) {
         h(
           "div",
           { class: "row" },
-          h("button", { type: "button", disabled: starts.length < 2, onclick: back }, "Back"),
+          h("button", { type: "button", disabled: from.length < 2, onclick: back }, "Back"),
           h("button", { type: "button", disabled: !next, onclick: on }, "Next"),
-          h("button", { type: "button", onclick: load }, "Load again"),
-          h("span", { class: "hint" }, `Page ${starts.length}, ${counts(found)}`),
+          h("button", { type: "button", onclick: () => load() }, "Load again"),
+          h("span", { class: "hint" }, `Page ${from.length}, ${counts(found)}`),
         ),
       );
     } catch (error) {
-      fill(list, h("p", { class: "refusal", role: "alert" }, words(error)));
+      if (mine !== turn) return;
+      fill(list, h("p", { class: "refusal", role: "alert" }, words(error)), h("button", { type: "button", onclick: () => load(from) }, "Load again"));
     }
     list.setAttribute("aria-busy", "false");
   }
@@ -53,7 +61,7 @@ export function connections(body, { api, role }) {
     const every = [];
     try {
       let after = "";
-      for (let page = 0; page < MOST_PAGES; page += 1) {
+      for (let page = 0; page < MOST_PAGES && turn !== Infinity; page += 1) {
         sums.textContent = `Counting… ${number(every.length)}`;
         const found = await api.get(`/v1/connections?limit=${COUNTED}&after=${encodeURIComponent(after)}`);
         every.push(...found.connections);
@@ -71,8 +79,7 @@ export function connections(body, { api, role }) {
 
   const submit = (/** @type {Event} */ event) => {
     event.preventDefault();
-    starts = [""];
-    void load();
+    void load([""]);
   };
   fill(
     body,

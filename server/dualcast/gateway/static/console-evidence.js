@@ -87,7 +87,7 @@ export function parity(found) {
     one.source,
     short(one.user, 60),
     `${number(one.mismatches)} of ${number(one.compared)}`,
-    h("details", null, h("summary", null, "Show"), h("pre", null, short(JSON.stringify(one.differences, null, 1), 4_000))),
+    h("details", { "data-of": `${one.at} ${one.source} ${one.user}` }, h("summary", null, "Show"), h("pre", null, short(JSON.stringify(one.differences, null, 1), 4_000))),
   ]);
   return [
     facts([

@@ -1,6 +1,6 @@
 // The own connection as the client of the browser sees it, and what it brings.
 
-import { DualcastClient, UnauthorizedError } from "/client/index.js";
+import { DualcastClient } from "/client/index.js";
 import { words } from "./console-api.js";
 import { facts, fill, h, say } from "./console-dom.js";
 import { short } from "./console-text.js";
@@ -10,8 +10,6 @@ const MOST_CHARACTERS = 2_000;
 const MOST_CHANNELS = 20;
 const LAGS = 50;
 const SIGNALS = ["welcome", "gap", "state", "status", "stage", "migrate", "drain", "bye", "unsubscribed", "auth_expiring", "auth_expired"];
-/** What only a new token cures. */
-const SIGN_IN = new Set([4001, 4003, 4004]);
 
 /** Connected as long as somebody is signed in; the newest events are kept whether they are shown or not. */
 export class Live {
@@ -34,11 +32,13 @@ export class Live {
   /** @type {(() => void) | null} */
   #draw = null;
 
-  /** @param {string} token @param {{user: string, tenant: string, exp: number}} me @param {(why: string) => void} ended */
-  constructor(token, me, ended) {
-    this.me = me;
-    const getToken = ({ fresh }) => {
-      if (fresh && me.exp && me.exp * 1_000 <= Date.now()) throw new UnauthorizedError("expired");
+  /** @param {string} token @param {import("./console-api.js").Api} api of the same token */
+  constructor(token, api) {
+    // There is no other token. Whether this one still counts the server knows, not this computer's clock, and 401
+    // signs out; a socket may be refused for other reasons (a channel, the page's origin, an operator's command).
+    const counts = () => api.get("/v1/connections?limit=1");
+    const getToken = async ({ fresh }) => {
+      if (fresh) await counts();
       return token;
     };
     this.client = new DualcastClient({ getToken, storage: null, app: "console" });
@@ -52,8 +52,8 @@ export class Live {
     this.client.on("connection", ({ status, transport, stopped }) => {
       if (before === "live" && status !== "live" && status !== "off") this.#drops += 1;
       if (before !== status) this.#note("signal", status, "", transport ?? (stopped ? `${stopped.code} ${stopped.reason}` : ""));
+      if (before !== status && stopped) void counts().catch(() => {});
       before = status;
-      if (stopped && SIGN_IN.has(stopped.code)) ended("The server does not accept the token any more. Sign in with a new one.");
       this.#later();
     });
   }
@@ -99,6 +99,7 @@ export class Live {
   /** @param {HTMLElement} body @param {import("./console.js").Context} context @returns {string} the title */
   show(body, context) {
     const lamp = h("p", { class: "light", role: "status" });
+    const again = h("button", { type: "button", hidden: true, onclick: () => this.client.connect() }, "Connect again");
     const status = h("div");
     const list = h("ol", { class: "log", role: "log", "aria-live": "off", "aria-label": "Events, the newest first", tabindex: 0, reversed: true });
     const count = h("p", { class: "hint", id: "shown" });
@@ -118,6 +119,7 @@ export class Live {
     const draw = () => {
       const { name, kind, ...now } = this.#status();
       if (lamp.textContent !== name) lamp.textContent = name;
+      again.hidden = !this.client.status.stopped;
       lamp.className = `light ${kind}`;
       const text = JSON.stringify(now);
       if (text !== told) fill(status, facts(Object.entries(now)));
@@ -138,7 +140,7 @@ export class Live {
 
     fill(
       body,
-      h("div", { class: "panel" }, lamp, status),
+      h("div", { class: "panel" }, lamp, again, status),
       this.#test(context),
       this.#channels(),
       h(

@@ -25,20 +25,32 @@ export function tenant(body, { api, live, every, leaving }, id) {
   let over = false;
   leaving(() => (over = true));
 
-  /** Draws an answer, unless it is the one that is shown. The focus stays where it was. */
+  /**
+   * Draws an answer, unless it is the one that is shown or another has overtaken it. The focus stays where it was, and
+   * what was opened stays open. While the server does not answer, what was known stays with its time.
+   */
   async function load(/** @type {ReturnType<typeof panel>} */ into, /** @type {string} */ from, /** @type {(found: any) => any} */ draw) {
+    const mine = (into.turn += 1);
     try {
       const found = await api.get(path + from);
+      if (over || mine !== into.turn) return;
+      into.at = new Date();
+      tell(into, "");
       const text = JSON.stringify({ ...found, at: "" });
-      if (over || text === into.shown) return;
+      if (text === into.shown) return;
       into.shown = text;
       const focus = into.body.contains(document.activeElement) ? label(document.activeElement) : null;
+      const open = new Set([...into.body.querySelectorAll("details[open]")].map((one) => one.dataset.of));
       fill(into.body, draw(found));
-      if (focus) [...into.body.querySelectorAll("button, summary, [tabindex]")].find((one) => label(one) === focus)?.focus({ preventScroll: true });
+      for (const one of into.body.querySelectorAll("details")) one.open = open.has(one.dataset.of);
+      const same = [...into.body.querySelectorAll("button, summary, [tabindex]")].find((one) => label(one) === focus);
+      if (focus) (same ?? into.section.querySelector("h3"))?.focus({ preventScroll: true });
     } catch (error) {
-      if (over) return;
-      into.shown = "";
-      fill(into.body, h("p", { class: "refusal", role: "alert" }, words(error)));
+      if (over || mine !== into.turn) return;
+      const known = error.open && into.shown;
+      if (!known) fill(into.body);
+      if (!known) into.shown = "";
+      tell(into, words(error) + (known ? ` This is how it was at ${into.at.toLocaleTimeString()}.` : ""));
     }
   }
 
@@ -62,7 +74,14 @@ const label = (element) => element.getAttribute("aria-label") ?? element.textCon
 /** @param {string} title */
 function panel(title) {
   const body = h("div", null, "Loading…");
-  return { section: h("section", { class: "panel", "aria-label": title }, h("h3", null, title), body), body, shown: "" };
+  const told = h("div", { role: "alert" });
+  const section = h("section", { class: "panel", "aria-label": title }, h("h3", { tabindex: -1 }, title), told, body);
+  return { section, told, body, shown: "", at: new Date(), turn: 0 };
+}
+
+/** Says what is wrong, once. @param {ReturnType<typeof panel>} into @param {string} text "": nothing is */
+function tell({ told }, text) {
+  if (told.textContent !== text) fill(told, text && h("p", { class: "refusal" }, text));
 }
 
 function stage(view, api, path, changed) {
@@ -73,7 +92,19 @@ function stage(view, api, path, changed) {
   const open = (/** @type {object} */ preset) => changeDialog({ api, path, view, preset, changed });
   const undo = last?.from && (() => rollbackDialog({ api, path, view, changed }));
   return [
+    last?.action === "step-back" &&
+      h("p", { class: "notice" }, `The guard stepped back from ${last.from?.stage} to ${last.to.stage} at ${time(last.at)}: `, h("bdi", null, last.why)),
     h("ol", { class: "ladder" }, STAGES.map((one) => h("li", { "aria-current": one === record.stage && "step" }, one))),
+    h(
+      "div",
+      { class: "row" },
+      next && h("button", { type: "button", class: "main", onclick: () => open({ stage: next, percent: next === "shadow" ? 100 : 1 }) }, `Step forward to ${next}`),
+      record.cohort.percent < 100 && h("button", { type: "button", onclick: () => open({ percent: wider(record.cohort.percent) }) }, "Widen"),
+      before && h("button", { type: "button", onclick: () => open({ stage: before, percent: 100 }) }, `Step back to ${before}`),
+      h("button", { type: "button", onclick: () => open({}) }, "Change…"),
+      h("button", { type: "button", disabled: !undo, onclick: undo }, "Roll back the last change"),
+    ),
+    undo && h("p", { class: "hint" }, `Rolling back leads to ${last.from.stage} for ${cohort(last.from.cohort)}: what was before #${last.number} (${last.action}).`),
     facts([
       ["For", cohort(record.cohort)],
       ["Version", version],
@@ -85,17 +116,8 @@ function stage(view, api, path, changed) {
       ["SSE ends", second(record.sunset_at)],
       ["Brownouts", record.brownouts.map((one) => `${second(one.at)} ${one.percent} %`).join(", ") || "none"],
       ["Page about the move", record.link || "none"],
-      ["Last change", last ? `${time(last.at)} by ${last.who}: ${last.why}` : "none"],
+      ["Last change", last ? [`${time(last.at)} by `, h("bdi", null, last.who), ": ", h("bdi", null, last.why)] : "none"],
     ]),
-    h(
-      "div",
-      { class: "row" },
-      next && h("button", { type: "button", class: "main", onclick: () => open({ stage: next, percent: next === "shadow" ? 100 : 1 }) }, `Step forward to ${next}`),
-      record.cohort.percent < 100 && h("button", { type: "button", onclick: () => open({ percent: wider(record.cohort.percent) }) }, "Widen"),
-      before && h("button", { type: "button", onclick: () => open({ stage: before, percent: 100 }) }, `Step back to ${before}`),
-      h("button", { type: "button", onclick: () => open({}) }, "Change…"),
-      h("button", { type: "button", disabled: !undo, onclick: undo }, "Undo the last change"),
-    ),
   ];
 }
 
@@ -108,7 +130,7 @@ function audit(page, older, ask) {
     time(one.at),
     one.who,
     one.action,
-    one.from ? difference(one.from, one.to).slice(0, 12).map(([name, old, now]) => h("div", null, `${name}: ${short(old, 80)} → ${short(now, 80)}`)) : `${one.to.stage}`,
+    one.from ? difference(one.from, one.to).slice(0, 12).map(([name, old, now]) => h("div", null, `${name}: `, h("bdi", null, short(old, 80)), " → ", h("bdi", null, short(now, 80)))) : `${one.to.stage}`,
     one.why,
   ]);
   return [

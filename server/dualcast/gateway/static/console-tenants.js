@@ -51,11 +51,14 @@ async function all(list, api) {
       for (const one of page.tenants) {
         rows.push([link(one.id), one.stage, cohort({ percent: one.percent }), String(one.version), String(one.keys.length)]);
       }
-      const more = page.next && h("button", { type: "button", onclick: (event) => (event.target.disabled = true) && load(page.next) }, "More tenants");
-      fill(list, table("Tenants", ["Tenant", "Stage", "For", "Version", "Keys"], rows, "There is no tenant."), more);
+      fill(list, shown(), page.next && more(page.next));
     } catch (error) {
-      fill(list, h("p", { class: "refusal", role: "alert" }, words(error)));
+      fill(list, rows.length > 0 && shown(), h("p", { class: "refusal", role: "alert" }, words(error)), more(after));
     }
+    if (after) list.querySelector("button")?.focus(); // the one that was pressed is gone
   }
+  const shown = () => table("Tenants", ["Tenant", "Stage", "For", "Version", "Keys"], rows, "There is no tenant.");
+  /** @param {string} after */
+  const more = (after) => h("button", { type: "button", onclick: (event) => (event.target.disabled = true) && load(after) }, after ? "More tenants" : "Try again");
   await load("");
 }

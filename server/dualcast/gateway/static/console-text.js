@@ -60,3 +60,24 @@ export function difference(before, after) {
   const [old, now] = [flat(before), flat(after)];
   return [...now].filter(([name, text]) => old.get(name) !== text).map(([name, text]) => [name, old.get(name) ?? NONE, text]);
 }
+
+const STAGES = ["sse", "shadow", "fallback", "websocket"];
+
+/**
+ * Which share of the users goes from where to where; [] when nobody does. Users named in the lists are left aside.
+ * @param {any} before @param {any} after records @returns {string[]}
+ */
+export function moves(before, after) {
+  const at = (/** @type {any} */ record, /** @type {number} */ place) =>
+    STAGES[Math.max(0, STAGES.indexOf(record.stage) - (place < record.cohort.percent ? 0 : 1))];
+  const cuts = [...new Set([0, before.cohort.percent, after.cohort.percent, 100])].sort((a, b) => a - b);
+  /** @type {Map<string, number>} */
+  const shares = new Map();
+  for (const [index, low] of cuts.slice(0, -1).entries()) {
+    const [was, will] = [at(before, low), at(after, low)];
+    const way = was === will ? `stay in ${was}` : `go from ${was} to ${will}`;
+    shares.set(way, (shares.get(way) ?? 0) + cuts[index + 1] - low);
+  }
+  if ([...shares.keys()].every((way) => way.startsWith("stay"))) return [];
+  return [...shares].map(([way, share]) => `${numbers.format(share)} % of the users ${way}.`);
+}

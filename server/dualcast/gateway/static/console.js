@@ -44,10 +44,11 @@ async function signIn(token) {
   }
   if (mine !== turn) return;
   store(token);
-  const live = new Live(token, me, (why) => mine === turn && signOut(why));
+  const live = new Live(token, api);
   session = { api, live, role, me };
   live.start();
-  who.textContent = `${me.tenant ? me.tenant + "/" : ""}${me.user} · ${role}`;
+  const until = me.exp ? ` · until ${new Date(me.exp * 1_000).toLocaleString()}` : "";
+  who.textContent = `${me.tenant ? me.tenant + "/" : ""}${me.user} · ${role}${until}`;
   for (const element of [who, out, nav]) element.hidden = false;
   field.value = refused.textContent = "";
   show();
@@ -98,6 +99,7 @@ function show() {
   fill(view, title, body);
   /** @type {Context} */
   const context = { ...session, every, leaving: (end) => undo.push(end) };
+  context.leaving(() => document.querySelector("dialog")?.close()); // it is about what is shown below it
   if (name === "live") title.textContent = session.live.show(body, context);
   else if (name === "connections") title.textContent = connections(body, context);
   else if (name === "health") title.textContent = health(body, context);
