@@ -47,11 +47,17 @@ ODD = """
 import { createApp, h, KeepAlive, mergeProps, ref } from "vue";
 import { createDualcast, EN, NotificationBell } from "@dualcast/vue";
 window.shows = ref(true);
+window.custom = ref(false);
 window.opened = [];
-const tell = (name) => ({ onOpen: ({ title }) => window.opened.push(name + " " + title) });
+window.loads = 0;
+const tell = (name) => ({ onOpenItem: ({ title }) => window.opened.push(name + " " + title) });
 const bell = mergeProps({ labels: EN }, tell("one"), tell("two"));
 window.dualcast = createDualcast({ url: location.origin, getToken: () => TOKEN });
-const page = () => (window.shows.value ? h(NotificationBell, bell) : h("i"));
+const { list } = window.dualcast.client.inbox;
+window.dualcast.client.inbox.list = (...given) => ((window.loads += 1), list(...given));
+const item = ({ item, markRead }) => h("button", { class: "own", onClick: markRead }, item.title);
+const slots = () => (window.custom.value ? { item } : {});
+const page = () => (window.shows.value ? h(NotificationBell, bell, slots()) : h("i"));
 window.app = createApp({ render: () => h(KeepAlive, page) });
 const shadow = document.querySelector("#root").attachShadow({ mode: "open" });
 window.inside = (selector) => shadow.querySelector(selector);
@@ -143,7 +149,7 @@ async def test_the_example_of_the_readme(world: World) -> None:
     await world.notify("second", link="javascript:alert(1)")
     await browser.open(world.door.base_url + "/site/native.html")
     await world.text(".dc-status", "Connected")
-    await world.text(".dc-bell-count", "2")
+    await world.text(".dc-badge", "2")
     await world.text("#here", "1 here")
     await world.call("/v1/publish", {"channel": "topic:prices", "type": "price", "data": {"EUR": "1.25"}})
     await world.text("#price", "EUR 1.25")
@@ -176,7 +182,7 @@ async def test_the_example_of_the_readme(world: World) -> None:
     assert await browser.run("document.activeElement.className") == "dc-bell-button"
 
     await browser.run("document.querySelector('#all').click()")
-    await browser.until("!document.querySelector('.dc-bell-count')")
+    await browser.until("!document.querySelector('.dc-badge')")
     await world.text("#all", "mark 0 as read")
     assert browser.console == []
     await browser.run("app.unmount()")
@@ -191,13 +197,13 @@ async def test_a_network_without_websockets_and_one_that_breaks(world: World) ->
     await browser.open(world.door.base_url + "/site/native.html?sse")
     await world.text(".dc-status", "sse")
     await world.notify("over sse")
-    await world.text(".dc-bell-count", "1")
+    await world.text(".dc-badge", "1")
     world.door.away = True
     world.door.cut()
     await world.text(".dc-status", "Not connected")
     world.door.away = False
     await world.notify("while it was away")
-    await world.text(".dc-bell-count", "2")
+    await world.text(".dc-badge", "2")
     await world.text(".dc-status", "Connected")
     await browser.run("document.querySelector('.dc-status button').click()")
     await browser.until("dualcast.client.status.status === 'off'")
@@ -235,22 +241,30 @@ async def test_a_bell_inside_of_a_shadow_root_that_is_kept_alive_and_has_two_lis
     browser = world.browser
     await world.notify("odd")
     await browser.open(world.door.base_url + "/site/odd.html")
-    await browser.until("inside('.dc-bell-count')")
+    await browser.until("inside('.dc-badge')")
+    assert await browser.run("loads") == 0, "the list is loaded when somebody looks"
     await browser.run("inside('.dc-bell-button').click()")
-    await browser.until("inside('.dc-item-main')")
-    await browser.on_page(lambda page: page.click(".dc-item-main"))
+    await browser.until("inside('.dc-item-title')")
+    await world.press("ArrowDown")
+    focus = "document.querySelector('#root').shadowRoot.activeElement"
+    assert await browser.run(f"{focus}.textContent") == "odd"
+    await browser.on_page(lambda page: page.click(".dc-item-title"))
     await browser.until("opened.length")
     assert await browser.run("opened") == ["one odd", "two odd"]
     await browser.until("dualcast.client.badge.unseen === 0")
-    await browser.run("inside('.dc-bell-button').click()")
     await browser.until("inside('.dc-panel')")
     await browser.run("shows.value = false")
     await browser.until("!inside('.dc-bell')")
     await world.notify("while it is put away")
     await browser.until("dualcast.client.badge.unseen === 1")
     await browser.run("shows.value = true")
-    await browser.until("inside('.dc-bell-count')")
+    await browser.until("inside('.dc-badge')")
     assert await browser.run("inside('.dc-panel') === null && dualcast.client.badge.unseen") == 1
+    await browser.run("custom.value = true; inside('.dc-bell-button').click()")
+    await browser.until("inside('.own')")
+    unread = await browser.run("dualcast.client.badge.unread")
+    await browser.run("inside('.own').click()")
+    await browser.until(f"dualcast.client.badge.unread === {unread - 1}")
     await browser.run("dualcast.client.inbox.read('all')")  # as the next test finds it
     await browser.until("dualcast.client.badge.unread === 0")
     assert browser.console == []

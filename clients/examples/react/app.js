@@ -38,7 +38,7 @@ function Topic({ name }) {
 
 /** Who is here. @param {{name: string}} props */
 function Room({ name }) {
-  const { status, members, count, error } = usePresence(`presence:${name}`);
+  const { status, members, count, error } = usePresence(name);
   const here = status === "ready" ? `${count} here` : error ? "not allowed" : status;
   return h(
     "section",

@@ -43,10 +43,11 @@ const Topic = defineComponent({
 const Room = defineComponent({
   props: { name: { type: String, required: true } },
   setup(props) {
-    const { members, count, known, error } = usePresence(() => props.name);
+    const { status, members, count, error } = usePresence(() => props.name);
+    const here = () => (status.value === "ready" ? `${count.value} here` : error.value ? "not allowed" : status.value);
     return () =>
       h("section", { id: "room", "aria-label": "Room" }, [
-        h("h2", [`${props.name} `, h("small", { role: "status" }, known.value ? `${count.value} here` : error.value ? "not allowed" : "waiting")]),
+        h("h2", [`${props.name} `, h("small", { role: "status" }, here())]),
         h("ul", members.value.slice(0, 50).map(({ user }) => h("li", { key: user }, user))),
       ]);
   },

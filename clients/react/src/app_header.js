@@ -11,7 +11,7 @@ import { WebSocketStatus } from "./websocket_status.js";
  * @param {boolean} [props.bell] default true; needs a provider
  * @param {boolean} [props.controls] buttons to connect and disconnect; default false
  * @param {import("./websocket_status.js").WebSocketStatusProps["connection"]} [props.connection] in place of the provider's
- * @param {Partial<import("./labels.js").Labels>} [props.labels]
+ * @param {Partial<import("@dualcast/client/stores").Labels>} [props.labels]
  * @param {string} [props.className] beside `dc-header`
  */
 export function AppHeader({ title, children, bell = true, controls = false, connection, labels, className = "" }) {

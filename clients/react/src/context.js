@@ -1,8 +1,7 @@
+import { OFF } from "@dualcast/client/stores";
 import { createContext, useContext, useSyncExternalStore } from "react";
 
-import { OFF } from "./connection.js";
-
-/** @typedef {import("./hub.js").Hub} Hub */
+/** @typedef {import("@dualcast/client/stores").Hub} Hub */
 
 /** What the provider gives. @type {import("react").Context<Hub | null>} */
 export const DualcastContext = createContext(/** @type {Hub | null} */ (null));
@@ -17,7 +16,7 @@ export function useHub() {
 const off = () => OFF;
 const none = { subscribe: () => () => {}, get: off };
 
-/** The connection; `OFF` without a provider. @returns {import("./connection.js").Connection} */
+/** The connection; `OFF` without a provider. @returns {import("@dualcast/client/stores").Connection} */
 export function useConnection() {
   const { subscribe, get } = useContext(DualcastContext)?.connection ?? none;
   return useSyncExternalStore(subscribe, get, off);

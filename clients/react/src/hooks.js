@@ -1,23 +1,29 @@
+import {
+  ChannelFeed,
+  LOADING,
+  NOTHING,
+  NO_BADGE,
+  NO_PRESENCE,
+  inboxActions,
+  isOnline,
+  presenceOf,
+} from "@dualcast/client/stores";
 import { useEffect, useMemo, useSyncExternalStore } from "react";
 
-import { ChannelFeed, NOTHING } from "./channel_feed.js";
 import { useConnection, useHub } from "./context.js";
-import { LOADING } from "./inbox_list.js";
-import { NO_BADGE } from "./inbox.js";
-import { NOBODY } from "./presence.js";
-import { presenceOf } from "./presence_feed.js";
 
 const nothing = () => NOTHING;
 const loading = () => LOADING;
-const nobody = () => NOBODY;
+const nobody = () => NO_PRESENCE;
 const noBadge = () => NO_BADGE;
 const none = () => null;
 const idle = { subscribe: () => () => {}, get: loading };
+const noRoom = { subscribe: () => () => {}, get: nobody };
 
-/** The client of the provider. @returns {import("./hub.js").DualcastClient} */
+/** The client of the provider. @returns {import("@dualcast/client").DualcastClient} */
 export const useDualcast = () => useHub().client;
 
-/** The connection, and whether publications come (`connected`). @returns {import("./connection.js").Connection} */
+/** The connection, and whether publications come (`connected`). @returns {import("@dualcast/client/stores").Connection} */
 export function useConnectionStatus() {
   useHub();
   return useConnection();
@@ -62,21 +68,8 @@ export function useNotifications({ limit, kinds, states, max, enabled = true } =
   const failure = useSyncExternalStore(inbox.failure.subscribe, inbox.failure.get, none);
   const badge = useUnreadCount();
   const actions = useMemo(() => {
-    /** @typedef {string | readonly string[]} Ids an id, several, or "all" */
-    return {
-      /** @param {Ids} ids */
-      markRead: (ids) => inbox.mark("read", ids),
-      /** @param {Ids} [ids] */
-      markSeen: (ids = "all") => inbox.mark("seen", ids),
-      /** @param {Ids} ids */
-      markUnread: (ids) => inbox.mark("unread", ids),
-      /** @param {Ids} ids */
-      archive: (ids) => inbox.mark("archived", ids),
-      /** @param {Ids} ids */
-      remove: (ids) => inbox.mark("deleted", ids),
-      loadMore: list.loadMore,
-      reload: list.reload,
-    };
+    const { loadMore, reload } = list;
+    return { ...inboxActions(inbox), loadMore, reload };
   }, [inbox, list]);
   return { ...view, ...badge, actionError: failure, ...actions };
 }
@@ -87,8 +80,8 @@ export function useNotifications({ limit, kinds, states, max, enabled = true } =
  * @param {object} [options]
  * @param {readonly string[]} [options.events] only events of these types
  * @param {number} [options.limit] of the list, up to 1,000; default 50
- * @param {(publication: import("./channel_feed.js").Publication) => void} [options.onEvent] each event, once
- * @param {(gap: import("./channels.js").Gap) => void} [options.onGap]
+ * @param {(publication: import("@dualcast/client/stores").Publication) => void} [options.onEvent] each event, once
+ * @param {(gap: import("@dualcast/client/stores").Gap) => void} [options.onGap]
  */
 export function useChannel(channel, { events, limit, onEvent, onGap } = {}) {
   const hub = useHub();
@@ -114,11 +107,13 @@ const NO_FEED = {
   onGap: undefined,
 };
 
-/** Who is in a `presence:` channel. @param {string} channel */
+/**
+ * Who is in a room.
+ * @param {string | null | undefined} channel with or without `presence:`; null: none
+ */
 export function usePresence(channel) {
   const { channels } = useHub();
-  const presence = useMemo(() => presenceOf(channels, channel), [channels, channel]);
-  const view = useSyncExternalStore(presence.subscribe, presence.get, nobody);
-  const error = useSyncExternalStore(presence.subscribe, presence.error, none);
-  return { ...view, error };
+  const { subscribe, get } = useMemo(() => (channel ? presenceOf(channels, channel) : noRoom), [channels, channel]);
+  const view = useSyncExternalStore(subscribe, get, nobody);
+  return useMemo(() => ({ ...view, isOnline: (/** @type {string} */ user) => isOnline(view, user) }), [view]);
 }

@@ -1,36 +1,36 @@
-import { createElement as h, useEffect, useId, useRef, useState } from "react";
+import { KEYS, SeenMarks, isUnread, labelsOf, moveFocus } from "@dualcast/client/stores";
+import { createElement as h, useEffect, useId, useMemo, useRef, useState } from "react";
 
-import { useConnection } from "./context.js";
+import { useConnection, useHub } from "./context.js";
 import { useNotifications } from "./hooks.js";
-import { labelsOf } from "./labels.js";
-import { NotificationItem, isUnread } from "./notification_item.js";
+import { NotificationItem } from "./notification_item.js";
 
-/** @typedef {import("./inbox_state.js").Notification} Notification */
+/** @typedef {import("@dualcast/client/stores").Notification} Notification */
 /** @typedef {import("./notification_item.js").ItemActions} ItemActions */
 /** @typedef {(item: Notification, actions: ItemActions) => import("react").ReactNode} RenderItem */
 /**
  * @typedef {object} NotificationBellProps
  * @property {number} [limit] notifications per page
+ * @property {number} [max] most that are kept
  * @property {readonly string[]} [kinds] only of these types in the list; the badge counts all
  * @property {RenderItem} [renderItem] inside of each `<li>`; check links with `safeLink`
  * @property {(item: Notification, event: import("react").MouseEvent) => void} [onOpenItem] a title was chosen; a router
  *   calls `event.preventDefault()`
  * @property {boolean} [markSeen] what the open list shows counts as seen; default true
- * @property {Partial<import("./labels.js").Labels>} [labels] `EN` or own words; default Chinese
+ * @property {Partial<import("@dualcast/client/stores").Labels>} [labels] `EN` or own words; default Chinese
  * @property {string} [className] beside `dc-bell`
  */
 
 const BELL =
   "M12 22a2.5 2.5 0 0 0 2.45-2h-4.9A2.5 2.5 0 0 0 12 22Zm7-6v-5a7 7 0 0 0-5.5-6.84V3.5a1.5 1.5 0 0 0-3 0v.66" +
   "A7 7 0 0 0 5 11v5l-2 2v1h18v-1Z";
-const KEYS = ["ArrowDown", "ArrowUp", "Home", "End"];
 
 /** A bell with the number of unread notifications, and the list of them. @param {NotificationBellProps} props */
 export function NotificationBell(props) {
-  const { limit, kinds, renderItem, onOpenItem, markSeen = true, labels, className = "" } = props;
+  const { limit, max, kinds, renderItem, onOpenItem, markSeen = true, labels, className = "" } = props;
   const [open, setOpen] = useState(false);
   const [used, setUsed] = useState(false);
-  const inbox = useNotifications({ limit, kinds, enabled: used });
+  const inbox = useNotifications({ limit, max, kinds, enabled: used });
   const { connected } = useConnection();
   const words = labelsOf(labels);
   const id = useId();
@@ -47,7 +47,7 @@ export function NotificationBell(props) {
     document.addEventListener("pointerdown", outside);
     return () => document.removeEventListener("pointerdown", outside);
   }, [open]);
-  useSeen(open && markSeen, inbox);
+  useSeen(open && markSeen ? inbox.notifications : null);
 
   const toggle = () => {
     setUsed(true);
@@ -60,7 +60,7 @@ export function NotificationBell(props) {
       setOpen(false);
       button.current?.focus();
     } else if (KEYS.includes(event.key) && panel.current?.contains(/** @type {Node} */ (event.target))) {
-      if (step(panel.current, event.key)) event.preventDefault();
+      if (moveFocus(panel.current, event.key)) event.preventDefault();
     }
   };
   /** @param {import("react").FocusEvent} event */
@@ -68,7 +68,7 @@ export function NotificationBell(props) {
     if (event.relatedTarget && !root.current?.contains(event.relatedTarget)) setOpen(false);
   };
   /** Moves the focus before its button goes. @param {string} key where to */
-  const leave = (key) => void (step(panel.current, key) || panel.current?.focus());
+  const leave = (key) => void (moveFocus(panel.current, key) || panel.current?.focus());
   /** @param {Notification} item @returns {ItemActions} */
   const actionsOf = (item) => ({
     markRead: () => void inbox.markRead(item.id),
@@ -129,13 +129,13 @@ export function NotificationBell(props) {
   );
 }
 
-/** @param {import("./labels.js").Labels} words @returns {RenderItem} */
+/** @param {import("@dualcast/client/stores").Labels} words @returns {RenderItem} */
 const plain = (words) => (item, actions) => h(NotificationItem, { item, actions, words });
 
 /**
  * The list, or why there is none.
  * @param {object} props
- * @param {ReturnType<typeof useNotifications>} props.inbox @param {import("./labels.js").Labels} props.words
+ * @param {ReturnType<typeof useNotifications>} props.inbox @param {import("@dualcast/client/stores").Labels} props.words
  * @param {boolean} props.connected @param {(key: string) => void} props.leave
  * @param {(item: Notification) => import("react").ReactNode} props.item
  */
@@ -183,36 +183,10 @@ function Body({ inbox, words, connected, leave, item }) {
   );
 }
 
-/**
- * Tells the server what was shown; each once while the list is open, whatever it answers, and what comes while it has
- * not answered in one command.
- * @param {boolean} shown @param {Pick<ReturnType<typeof useNotifications>, "notifications" | "markSeen">} inbox
- */
-function useSeen(shown, { notifications, markSeen }) {
-  const told = useRef(/** @type {Set<string>} */ (new Set()));
-  const [busy, setBusy] = useState(false);
-  useEffect(() => {
-    if (!shown) return told.current.clear();
-    if (busy) return;
-    const ids = notifications.filter(({ id, state }) => state === "unseen" && !told.current.has(id)).map(({ id }) => id);
-    if (!ids.length) return;
-    for (const id of ids) told.current.add(id);
-    setBusy(true);
-    void markSeen(ids).then(() => setBusy(false));
-  }, [shown, busy, notifications, markSeen]);
-}
-
-/**
- * Moves the focus between titles.
- * @param {HTMLElement | null} panel @param {string} key @returns {boolean} whether it did
- */
-function step(panel, key) {
-  const titles = /** @type {HTMLElement[]} */ ([...(panel?.querySelectorAll("[data-dc-main]") ?? [])]);
-  const current = document.activeElement?.closest("li");
-  const at = titles.findIndex((title) => current?.contains(title));
-  const last = titles.length - 1;
-  const next = { ArrowDown: at + 1, ArrowUp: at < 0 ? last : at - 1, Home: 0, End: last }[key] ?? -1;
-  if (!titles[next]) return false;
-  titles[next].focus();
-  return true;
+/** Tells the server what is shown. @param {readonly Notification[] | null} shown */
+function useSeen(shown) {
+  const { inbox } = useHub();
+  const seen = useMemo(() => new SeenMarks(inbox), [inbox]);
+  useEffect(() => seen.show(shown), [seen, shown]);
+  useEffect(() => () => seen.show(null), [seen]);
 }

@@ -1,8 +1,7 @@
+import { isUnread, safeLink, timeText } from "@dualcast/client/stores";
 import { createElement as h } from "react";
 
-import { safeLink } from "./links.js";
-
-/** @typedef {import("./inbox_state.js").Notification} Notification */
+/** @typedef {import("@dualcast/client/stores").Notification} Notification */
 /**
  * @typedef {object} ItemActions
  * @property {() => void} markRead
@@ -10,22 +9,13 @@ import { safeLink } from "./links.js";
  * @property {(event: import("react").MouseEvent) => void} open as a click on the title
  */
 
-/** @param {Notification} item */
-export const isUnread = ({ state }) => state === "unseen" || state === "seen";
-
-/** @param {string} time RFC 3339 @param {string} lang */
-function timeText(time, lang) {
-  const found = new Date(time);
-  return Number.isNaN(found.getTime()) ? "" : found.toLocaleString(lang, { dateStyle: "medium", timeStyle: "short" });
-}
-
 /** @param {string} word @param {string} title @param {(event: import("react").MouseEvent) => void} onClick */
 const icon = (word, title, onClick) =>
   /** @type {const} */ ({ type: "button", className: "dc-icon", onClick, "aria-label": `${word}: ${title}`, title: word });
 
 /**
  * One notification: its title is a link where it has a safe one.
- * @param {{item: Notification, actions: ItemActions, words: import("./labels.js").Labels}} props
+ * @param {{item: Notification, actions: ItemActions, words: import("@dualcast/client/stores").Labels}} props
  */
 export function NotificationItem({ item, actions, words }) {
   const link = safeLink(item.link);

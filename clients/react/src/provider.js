@@ -1,8 +1,8 @@
 import { DualcastClient } from "@dualcast/client";
+import { hubOf } from "@dualcast/client/stores";
 import { createElement, useEffect, useState } from "react";
 
 import { DualcastContext } from "./context.js";
-import { hubOf } from "./hub.js";
 
 /** @typedef {ConstructorParameters<typeof DualcastClient>[0]} ClientOptions */
 

@@ -1,17 +1,16 @@
+import { OFF, labelsOf } from "@dualcast/client/stores";
 import { createElement as h, useContext } from "react";
 
-import { OFF } from "./connection.js";
 import { DualcastContext, useConnection } from "./context.js";
-import { labelsOf } from "./labels.js";
 
 /**
  * @typedef {object} WebSocketStatusProps
- * @property {Partial<import("./connection.js").Connection> & {connected: boolean}} [connection] in place of the
+ * @property {Partial<import("@dualcast/client/stores").Connection> & {connected: boolean}} [connection] in place of the
  *   provider's: then none is needed
  * @property {() => void} [onConnect] in place of the client's `connect()`
  * @property {() => void} [onDisconnect] in place of the client's `disconnect()`
  * @property {boolean} [controls] buttons to connect and disconnect; default true
- * @property {Partial<import("./labels.js").Labels>} [labels] `EN` or own words; default Chinese
+ * @property {Partial<import("@dualcast/client/stores").Labels>} [labels] `EN` or own words; default Chinese
  * @property {string} [className] beside `dc-status`
  */
 

@@ -1,6 +1,6 @@
+import { safeLink } from "@dualcast/client/stores";
 import { readonly, ref } from "vue";
 import { whileAlive } from "./lifetime.js";
-import { safeLink } from "./links.js";
 import { useDualcast } from "./plugin.js";
 
 /** @typedef {import("@dualcast/client").DualcastClient} DualcastClient */

@@ -1,9 +1,8 @@
 export { createDualcast, useDualcast, DUALCAST } from "./plugin.js";
 export { useConnectionStatus } from "./connection.js";
-export { useNotifications } from "./notifications.js";
+export { useNotifications, useUnreadCount } from "./notifications.js";
 export { useChannel, usePresence } from "./channel.js";
 export { useDesktopNotifications } from "./desktop.js";
 export { NotificationBell } from "./notification_bell.js";
 export { WebSocketStatus } from "./websocket_status.js";
-export { EN, ZH } from "./labels.js";
-export { safeLink } from "./links.js";
+export { EN, safeLink, ZH } from "@dualcast/client/stores";

@@ -1,4 +1,4 @@
-import { getCurrentInstance, getCurrentScope, onMounted, onScopeDispose, shallowRef } from "vue";
+import { getCurrentInstance, getCurrentScope, onMounted, onScopeDispose, shallowRef, watch } from "vue";
 
 /**
  * Runs `start` while the scope lives: in a component from the moment it is mounted, so never while a server renders
@@ -22,18 +22,43 @@ export function whileAlive(start) {
 }
 
 /**
+ * @template T @typedef {{get: () => T, subscribe: (changed: () => void) => () => void}} Readable
+ */
+
+/**
  * The value of a store as a ref, followed while the scope lives.
  * @template T
- * @param {{get: () => T, subscribe: (changed: () => void) => () => void}} store @param {T} [first] before that
- * @returns {import("vue").ShallowRef<T>}
+ * @param {Readable<T>} store @param {T} [first] before that
  */
-export function useStore(store, first = store.get()) {
-  const value = shallowRef(first);
-  const update = () => void (value.value = store.get());
+export const useStore = (store, first = store.get()) => useStoreOf(() => true, () => store, first);
+
+/**
+ * The same of a store for each key.
+ * @template T, K
+ * @param {() => K | null | undefined | false | ""} source a reactive key; nothing: no store for now
+ * @param {(key: K) => Readable<T>} open
+ * @param {T} none before that, and where there is no store
+ */
+export function useStoreOf(source, open, none) {
+  const value = /** @type {import("vue").ShallowRef<T>} */ (shallowRef(none));
   whileAlive(() => {
-    const off = store.subscribe(update);
-    update();
-    return off;
+    let off = () => {};
+    const stop = watch(
+      source,
+      (key) => {
+        off();
+        off = () => {};
+        if (!key) return void (value.value = none);
+        const store = open(key);
+        off = store.subscribe(() => void (value.value = store.get()));
+        value.value = store.get();
+      },
+      { immediate: true },
+    );
+    return () => {
+      stop();
+      off();
+    };
   });
   return value;
 }

@@ -1,11 +1,11 @@
+import { hubOf, isUnread, KEYS, labelsOf, moveFocus, SeenMarks } from "@dualcast/client/stores";
 import { defineComponent, h, nextTick, onDeactivated, onScopeDispose, ref, watch } from "vue";
-import { labelsOf } from "./labels.js";
-import { safeLink } from "./links.js";
+import { notificationItem } from "./notification_item.js";
 import { useNotifications } from "./notifications.js";
-import { isUnread } from "./stores/notification_list.js";
+import { useDualcast } from "./plugin.js";
 
-/** @typedef {import("./stores/notification_list.js").Item} Item */
-/** @typedef {import("./labels.js").Labels} Labels */
+/** @typedef {import("@dualcast/client/stores").Notification} Notification */
+/** @typedef {import("@dualcast/client/stores").Labels} Labels */
 
 /** Shown in full up to here. */
 const MOST_SHOWN = 99;
@@ -14,27 +14,30 @@ const EDGE = 8;
 let bells = 0;
 
 /**
- * A button with the number of unread notifications, and the list behind it: what is shown counts as seen, what is
- * opened as read. Emits `open(item)`; where nobody listens a notification's link is an ordinary link. Keyboard: the
- * list opens by Enter or Space and closes by Escape, which gives the focus back.
+ * A button with the number of unread notifications, and the list behind it, which is loaded when it is first opened:
+ * what is shown counts as seen, what is opened as read. Emits `open-item(item, event)`; a router calls
+ * `event.preventDefault()`. Slot `item` (`{item, markRead, remove, open}`): the inside of each `<li>`. Keyboard: the list
+ * opens by Enter or Space, arrows, Home and End go through it, Escape closes it and gives the focus back.
  */
 export const NotificationBell = defineComponent({
   name: "NotificationBell",
   props: {
     client: { type: /** @type {import("vue").PropType<import("@dualcast/client").DualcastClient>} */ (Object), default: undefined },
     /** Items of one load, and those kept. */
-    limit: { type: Number, default: 20 },
-    max: { type: Number, default: 200 },
+    limit: { type: Number, default: undefined },
+    max: { type: Number, default: undefined },
+    /** Only of these types in the list; the badge counts all. */
+    kinds: { type: /** @type {import("vue").PropType<readonly string[]>} */ (Array), default: undefined },
+    /** What the open list shows counts as seen. */
+    markSeen: { type: Boolean, default: true },
     /** `EN`, or own words in place of some. */
     labels: { type: /** @type {import("vue").PropType<Partial<Labels>>} */ (Object), default: undefined },
-    /** BCP 47, of the times; default: the browser's. */
-    locale: { type: String, default: undefined },
-    /** Whether there is a listener: of `@open`, alone or of several. */
-    onOpen: { type: /** @type {import("vue").PropType<((item: Item) => void) | ((item: Item) => void)[]>} */ ([Function, Array]), default: undefined },
   },
-  emits: { open: (/** @type {Item} */ _) => true },
-  setup(props, { emit }) {
-    const inbox = useNotifications({ client: props.client, limit: props.limit, max: props.max });
+  emits: { openItem: (/** @type {Notification} */ _item, /** @type {MouseEvent} */ _event) => true },
+  setup(props, { emit, slots }) {
+    const client = useDualcast(props.client);
+    const used = ref(false);
+    const inbox = useNotifications({ client, limit: props.limit, max: props.max, kinds: props.kinds, enabled: used });
     const { notifications: items, unread, loading, error, hasMore } = inbox;
     const isOpen = ref(false);
     const refused = ref(false);
@@ -55,22 +58,19 @@ export const NotificationBell = defineComponent({
       isOpen.value = false;
       if (focus) button.value?.focus();
     };
-    /** @param {Item} item */
-    const choose = (item) => {
-      if (isUnread(item)) attempt(inbox.markRead(item.id));
-      if (!props.onOpen) return;
-      close();
-      emit("open", item);
-    };
-
-    // What is in the list while it is open has been seen; a refusal of that is nobody's business.
-    let told = new Set();
-    watch([isOpen, items], () => {
-      const unseen = isOpen.value ? items.value.filter(({ state }) => state === "unseen").map((item) => item.id) : [];
-      const ids = unseen.filter((one) => !told.has(one)); // what was refused is not asked for again and again
-      told = new Set(items.value.map((item) => item.id).filter((one) => isOpen.value && (told.has(one) || ids.includes(one))));
-      if (ids.length) inbox.markSeen(ids);
+    /** @param {Notification} item @returns {import("./notification_item.js").ItemActions} */
+    const actionsOf = (item) => ({
+      markRead: () => void attempt(inbox.markRead(item.id)),
+      remove: () => void attempt(inbox.remove(item.id)),
+      open(event) {
+        if (isUnread(item)) void attempt(inbox.markRead(item.id));
+        emit("openItem", item, event);
+      },
     });
+
+    const seen = new SeenMarks(hubOf(client).inbox);
+    watch([isOpen, items], () => seen.show(isOpen.value && props.markSeen ? items.value : null));
+    onScopeDispose(() => seen.show(null));
     /** @param {Event} event */
     const outside = (event) => {
       if (root.value && !event.composedPath().includes(root.value)) close(false); // also inside of a shadow root
@@ -90,23 +90,11 @@ export const NotificationBell = defineComponent({
     onScopeDispose(() => stopWatching());
     onDeactivated(() => close(false)); // what is kept alive is not shown: nothing in it is seen
 
-    /** @param {Item} item @param {Labels} words */
+    /** @param {Notification} item @param {Labels} words */
     const entry = (item, words) => {
-      const link = safeLink(item.link);
-      const fresh = isUnread(item);
-      const inside = [
-        h("span", { class: "dc-item-title" }, [fresh && h("span", { class: "dc-hidden" }, `${words.isNew}: `), item.title]),
-        item.content ? h("span", { class: "dc-item-content", dir: "auto" }, item.content) : null,
-        h("time", { class: "dc-item-time", datetime: item.created_at }, timeOf(item.created_at, props.locale)),
-      ];
-      const acts = { class: "dc-item-main", dir: "auto", onClick: () => choose(item) };
-      return h("li", { key: item.id, class: ["dc-item", fresh && "dc-item-unread"], "data-id": item.id }, [
-        link && !props.onOpen ? h("a", { ...acts, href: link }, inside) : h("button", { ...acts, type: "button" }, inside),
-        h("span", { class: "dc-item-actions" }, [
-          fresh && action("✓", `${words.markRead}: ${item.title}`, () => attempt(inbox.markRead(item.id))),
-          action("×", `${words.remove}: ${item.title}`, () => attempt(inbox.remove(item.id))),
-        ]),
-      ]);
+      const actions = actionsOf(item);
+      const inside = slots.item?.({ item, ...actions }) ?? notificationItem(item, actions, words);
+      return h("li", { key: item.id, class: "dc-item", "data-id": item.id, "data-state": item.state, "data-level": item.level }, inside);
     };
 
     /** @param {Labels} words */
@@ -124,22 +112,24 @@ export const NotificationBell = defineComponent({
         },
         [
           h("div", { class: "dc-panel-head" }, [
-            h("h2", { class: "dc-panel-title" }, words.notifications),
+            h("strong", words.notifications),
             unread.value > 0 &&
               h("button", { type: "button", class: "dc-button", onClick: () => attempt(inbox.markRead("all")) }, words.markAllRead),
           ]),
-          h("p", { class: "dc-note", role: "alert" }, refused.value ? words.actionFailed : ""),
-          items.value.length ? h("ul", { class: "dc-list", role: "list" }, items.value.map((item) => entry(item, words))) : null,
-          loading.value && h("p", { class: "dc-note" }, words.loading),
-          error.value &&
-            h("p", { class: "dc-note" }, [
-              `${words.failed} `,
-              h("button", { type: "button", class: "dc-button", onClick: inbox.reload }, words.retry),
-            ]),
-          !items.value.length && !loading.value && !error.value && h("p", { class: "dc-note" }, words.empty),
-          hasMore.value &&
-            !loading.value &&
-            h("button", { type: "button", class: "dc-button dc-more", onClick: inbox.loadMore }, words.loadMore),
+          h("p", { class: "dc-error", role: "alert" }, refused.value ? words.actionFailed : ""),
+          h("div", { class: "dc-panel-body" }, [
+            items.value.length ? h("ul", { class: "dc-list", role: "list" }, items.value.map((item) => entry(item, words))) : null,
+            loading.value && h("p", { class: "dc-empty" }, words.loading),
+            error.value &&
+              h("div", { class: "dc-error" }, [
+                h("span", words.failed),
+                h("button", { type: "button", class: "dc-button", onClick: inbox.reload }, words.retry),
+              ]),
+            !items.value.length && !loading.value && !error.value && h("p", { class: "dc-empty" }, words.empty),
+            hasMore.value &&
+              !loading.value &&
+              h("button", { type: "button", class: "dc-button dc-more", onClick: inbox.loadMore }, words.loadMore),
+          ]),
         ],
       );
 
@@ -154,9 +144,12 @@ export const NotificationBell = defineComponent({
           class: "dc-bell",
           lang: words.lang,
           onKeydown(/** @type {KeyboardEvent} */ event) {
-            if (event.key !== "Escape" || !isOpen.value) return;
-            event.stopPropagation();
-            close();
+            if (event.key === "Escape" && isOpen.value) {
+              event.stopPropagation();
+              close();
+            } else if (panel.value && KEYS.includes(event.key) && event.target instanceof Node && panel.value.contains(event.target)) {
+              if (moveFocus(panel.value, event.key)) event.preventDefault();
+            }
           },
           onFocusout(/** @type {FocusEvent} */ { relatedTarget }) {
             if (relatedTarget instanceof Node && !root.value?.contains(relatedTarget)) close(false);
@@ -173,12 +166,12 @@ export const NotificationBell = defineComponent({
               "aria-haspopup": "dialog",
               "aria-expanded": isOpen.value,
               "aria-controls": isOpen.value ? id : undefined,
-              onClick: () => (isOpen.value ? close() : (isOpen.value = true)),
+              onClick: () => (isOpen.value ? close() : (used.value = isOpen.value = true)),
             },
             [
               bell(),
               count > 0 &&
-                h("span", { class: "dc-bell-count", "aria-hidden": "true" }, count > MOST_SHOWN ? `${MOST_SHOWN}+` : count),
+                h("span", { class: "dc-badge", "aria-hidden": "true" }, count > MOST_SHOWN ? `${MOST_SHOWN}+` : count),
             ],
           ),
           h("span", { class: "dc-hidden", role: "status" }, count ? words.unread(count) : ""),
@@ -201,13 +194,3 @@ const bell = () =>
   h("svg", { viewBox: "0 0 24 24", width: 24, height: 24, fill: "currentColor", "aria-hidden": "true" }, [
     h("path", { d: "M12 22a2.5 2.5 0 0 0 2.5-2.5h-5A2.5 2.5 0 0 0 12 22Zm7-6v-5a7 7 0 0 0-5.5-6.8V3.5a1.5 1.5 0 0 0-3 0v.7A7 7 0 0 0 5 11v5l-2 2v1h18v-1Z" }),
   ]);
-
-/** @param {string} text @param {string} name @param {() => void} onClick */
-const action = (text, name, onClick) =>
-  h("button", { type: "button", class: "dc-icon-button", "aria-label": name, title: name, onClick }, text);
-
-/** @param {string} time RFC 3339 @param {string} [locale] */
-function timeOf(time, locale) {
-  const date = new Date(time);
-  return Number.isNaN(date.getTime()) ? "" : date.toLocaleString(locale, { dateStyle: "medium", timeStyle: "short" });
-}

@@ -1,7 +1,7 @@
 import { DualcastClient } from "@dualcast/client";
+import { hubOf } from "@dualcast/client/stores";
 import { hasInjectionContext, inject } from "vue";
 import { isClient } from "./client.js";
-import { feedsOf } from "./stores/index.js";
 
 /** @typedef {import("./types.js").Options} Options */
 /**
@@ -37,7 +37,7 @@ export function createDualcast(source = {}, given = {}) {
   return {
     client,
     install(app) {
-      const release = feedsOf(client).retain();
+      const release = hubOf(client).channels.watch();
       app.provide(DUALCAST, client);
       apps += 1;
       if (connects) client.connect();

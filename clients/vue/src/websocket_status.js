@@ -1,6 +1,6 @@
+import { labelsOf } from "@dualcast/client/stores";
 import { defineComponent, h } from "vue";
 import { useConnectionStatus } from "./connection.js";
-import { labelsOf } from "./labels.js";
 
 /**
  * The connection in words (已连接, 未连接) and colour; with `controls` buttons to connect and to disconnect. A screen
@@ -13,7 +13,7 @@ export const WebSocketStatus = defineComponent({
     client: { type: /** @type {import("vue").PropType<import("@dualcast/client").DualcastClient>} */ (Object), default: undefined },
     controls: { type: Boolean, default: true },
     /** `EN`, or own words in place of some. */
-    labels: { type: /** @type {import("vue").PropType<Partial<import("./labels.js").Labels>>} */ (Object), default: undefined },
+    labels: { type: /** @type {import("vue").PropType<Partial<import("@dualcast/client/stores").Labels>>} */ (Object), default: undefined },
   },
   setup(props) {
     const { status, transport, stopped, connected, connect, disconnect } = useConnectionStatus({ client: props.client });

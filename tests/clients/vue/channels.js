@@ -138,12 +138,12 @@ test("the state of a task, and its changes, also for a component that comes late
   made.connect();
   const first = scoped(() => useChannel("task:T1", { client: made }));
   world.ends.push(first.stop);
-  await until(() => first.out.state.value?.id === "T1", "the state");
+  await until(() => first.out.state.value?.data.id === "T1", "the state");
   await world.server.call("POST", "/v1/tasks/T1", { step: 2 });
-  await until(() => first.out.state.value.step === 2, "the change");
+  await until(() => first.out.state.value.data.step === 2, "the change");
   const second = scoped(() => useChannel("task:T1", { client: made }));
   world.ends.push(second.stop);
-  assert.equal(second.out.state.value.step, 2);
+  assert.equal(second.out.state.value.data.step, 2);
 });
 
 test("presence: who is there, who comes and goes, also for a component that comes later", async () => {
@@ -169,7 +169,8 @@ test("a gap is told to who was there, and forgotten with clear() or another chan
   const on = (type, listener) => ((heard[type] = listener), () => {});
   const made = { options, on, status: { status: "off" }, channels: [], unsubscribe: async () => {} };
   const name = vue.ref("topic:a");
-  const { out, stop } = scoped(() => useChannel(name, { client: made }));
+  const told = [];
+  const { out, stop } = scoped(() => useChannel(name, { client: made, onGap: ({ reason }) => told.push(reason) }));
   const gap = (reason, channel = "topic:a") => heard.gap({ channel, reason, backfill: async () => 0 });
   gap("late");
   gap("trimmed", "topic:b");
@@ -181,8 +182,11 @@ test("a gap is told to who was there, and forgotten with clear() or another chan
   out.clear();
   assert.equal(out.gap.value, null);
   options.backfill = "all";
-  gap("trimmed");
+  gap("late");
   assert.equal(out.gap.value, null);
+  gap("trimmed");
+  assert.equal(out.gap.value.reason, "trimmed", "what history has not, nobody fills");
+  assert.deepEqual(told, ["trimmed", "trimmed"]);
   later.stop();
   stop();
 });

@@ -8,7 +8,7 @@ import { CHANNELS, client, live, world } from "./world.js";
 import "./channels.js";
 import "./store.js";
 
-const { createDualcast, useChannel, useConnectionStatus, useDualcast, useNotifications, usePresence } = dualcast;
+const { createDualcast, useChannel, useConnectionStatus, useDualcast, useNotifications, usePresence, useUnreadCount } = dualcast;
 const titles = (items) => items.value.map(({ title }) => title);
 
 test("a component has the client of its app; unmounting the app takes everything off and disconnects", async () => {
@@ -19,7 +19,7 @@ test("a component has the client of its app; unmounting the app takes everything
     return { connection: useConnectionStatus(), inbox: useNotifications(), prices: useChannel("topic:prices"), lobby: usePresence("lobby") };
   }, plugin);
   const { connection, inbox, prices, lobby } = page.out;
-  await until(() => connection.connected.value && inbox.status.value === "ready" && prices.status.value === "subscribed" && lobby.known.value, "all there");
+  await until(() => connection.connected.value && inbox.status.value === "ready" && prices.status.value === "subscribed" && lobby.status.value === "ready", "all there");
   assert.equal(connection.transport.value, "websocket");
   assert.ok(made.listeners > 0);
   await world.server.publish("topic:prices", "price", 1);
@@ -86,6 +86,25 @@ test("the inbox: pages, arrivals, counters; marks are seen in every list and by 
   await world.server.notify(world.user, "kept");
   await until(() => titles(first.notifications)[0] === "kept", "kept");
   assert.deepEqual(titles(first.notifications), ["kept", "c", "b", "a"], "the inbox, and nothing else");
+});
+
+test("counters need no list; a list that is not wanted yet is not loaded", async () => {
+  await world.server.notify(world.user, "a");
+  const made = client();
+  let loads = 0;
+  const { list } = made.inbox;
+  made.inbox.list = (...given) => ((loads += 1), list(...given));
+  const enabled = vue.ref(false);
+  const { out, stop } = scoped(() => [useUnreadCount({ client: made }), useNotifications({ client: made, enabled })]);
+  world.ends.push(stop);
+  made.connect();
+  const [counters, inbox] = out;
+  await until(() => counters.unread.value === 1 && inbox.unseen.value === 1, "counted");
+  assert.deepEqual([loads, inbox.status.value], [0, "loading"]);
+  enabled.value = true;
+  await until(() => titles(inbox.notifications)[0] === "a" && !inbox.loading.value, "loaded");
+  assert.equal(loads, 1);
+  await assert.rejects(inbox.markSeen({ type: "click" }), TypeError);
 });
 
 test("counters never show a mark twice", async () => {

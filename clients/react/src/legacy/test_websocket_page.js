@@ -1,5 +1,5 @@
 import { createElement as h, useEffect } from "react";
-import { EN } from "../labels.js";
+import { EN } from "@dualcast/client/stores";
 import { WebSocketStatus } from "./status.js";
 import { Facts, SendForm } from "./test_forms.js";
 import { TestLog, useTestLog } from "./test_log.js";

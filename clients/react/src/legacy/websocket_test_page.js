@@ -1,5 +1,5 @@
 import { createElement as h, useRef, useState } from "react";
-import { EN } from "../labels.js";
+import { EN } from "@dualcast/client/stores";
 import { WebSocketStatus } from "../websocket_status.js";
 import { isDevelopment } from "./env.js";
 import { connectionOf } from "./status.js";

@@ -1,4 +1,4 @@
-/** @typedef {import("@dualcast/client").DualcastClient} DualcastClient */
+/** @typedef {import("../client.js").DualcastClient} DualcastClient */
 /**
  * Status of the client (see its `api.js`), and `connected`: publications come.
  * @typedef {DualcastClient["status"] & {connected: boolean}} Connection
@@ -16,7 +16,7 @@ const isSame = (now, next) =>
   now.stopped === next.stopped;
 
 /**
- * The connection of `client`, for `useSyncExternalStore`: the same object while nothing has changed.
+ * The connection of `client`: the same object while nothing has changed.
  * @param {DualcastClient} client
  */
 export function connectionOf(client) {

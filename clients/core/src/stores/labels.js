@@ -64,5 +64,11 @@ export const EN = {
   isNew: "unread",
 };
 
+/** A time in the language of the labels. @param {string} time RFC 3339 @param {string} lang @returns {string} "" : it is none */
+export function timeText(time, lang) {
+  const found = new Date(time);
+  return Number.isNaN(found.getTime()) ? "" : found.toLocaleString(lang, { dateStyle: "medium", timeStyle: "short" });
+}
+
 /** Own words in place of some; Chinese by default. @param {Partial<Labels>} [own] @returns {Labels} */
 export const labelsOf = (own) => ({ ...ZH, ...own });

@@ -1,21 +1,11 @@
-import { CLOSE, DualcastError } from "@dualcast/client";
-import { FIRST_MS, backoff } from "@dualcast/client/src/backoff.js";
-
+import { FIRST_MS, backoff } from "../backoff.js";
+import { CLOSE } from "../codes.js";
+import { DualcastError } from "../errors.js";
 import { isPassing } from "./passing.js";
 import { change, state, unknown } from "./presence.js";
 
-/** @typedef {import("@dualcast/client").DualcastClient} DualcastClient */
-/**
- * One publication (docs/protocol.md, PROTO-12).
- * @typedef {object} Publication
- * @property {string} channel
- * @property {string} id
- * @property {string} event its type
- * @property {string} time RFC 3339
- * @property {any} data
- * @property {boolean} [recovered] it is older than what came before it
- * @property {any} [inbox] the counters, where the own inbox kept it
- */
+/** @typedef {import("../client.js").DualcastClient} DualcastClient */
+/** @typedef {import("../api.js").Publication} Publication `recovered`: it is older than what came before it */
 /**
  * What a component hears of a channel.
  * @typedef {object} Listener
@@ -38,7 +28,10 @@ import { change, state, unknown } from "./presence.js";
  * @property {{data: any, status?: string} | null} state of a task or batch (PROTO-43): the newest
  * @property {import("./presence.js").Known | null} presence of a presence channel
  */
-/** @typedef {Channel & {listeners: Set<Listener>, alone: boolean}} Entry `alone`: it may be what was refused */
+/**
+ * `alone`: it may be what was refused; `foreign`: the application itself has subscribed to it, and keeps it.
+ * @typedef {Channel & {listeners: Set<Listener>, alone: boolean, foreign: boolean}} Entry
+ */
 
 /** Longest wait before it is asked again over a connection that stays. */
 const MOST_MS = 10_000;
@@ -92,9 +85,9 @@ export class Channels {
     const off = this.watch();
     let entry = this.#entries.get(channel);
     if (!entry) {
-      const given = this.#given.has(channel);
-      entry = this.#add(channel, given ? "subscribed" : "waiting");
-      if (given) this.#catchUp(channel, entry);
+      const foreign = this.#isForeign(channel);
+      entry = this.#add(channel, foreign ? "subscribed" : "waiting", foreign);
+      if (foreign) this.#catchUp(channel, entry);
     }
     const { listeners } = entry;
     listeners.add(listener);
@@ -118,6 +111,8 @@ export class Channels {
    */
   watch() {
     if (!this.#watchers++) {
+      // What nobody heard of meanwhile may be true no more.
+      for (const [name, { listeners }] of this.#entries) if (!listeners.size) this.#entries.delete(name);
       const { on } = this.#client;
       for (const [type, listener] of Object.entries({
         publication: this.#publication,
@@ -139,18 +134,25 @@ export class Channels {
     };
   }
 
-  /** @param {string} channel @param {Channel["status"]} status @returns {Entry} */
-  #add(channel, status) {
+  /** Whether the application has it. With `share` the client's channels are also those of other tabs. @param {string} channel */
+  #isForeign(channel) {
+    if (this.#given.has(channel)) return true;
+    const { options, channels } = this.#client;
+    return !options.share && !this.#left.has(channel) && !!channels?.includes(channel);
+  }
+
+  /** @param {string} channel @param {Channel["status"]} status @param {boolean} foreign @returns {Entry} */
+  #add(channel, status, foreign) {
     const presence = kind(channel) === "presence" ? unknown() : null;
     /** @type {Entry} */
-    const entry = { status, error: null, state: null, presence, listeners: new Set(), alone: false };
+    const entry = { status, error: null, state: null, presence, listeners: new Set(), alone: false, foreign };
     this.#entries.set(channel, entry);
     return entry;
   }
 
   /** The state of a channel that the connection had before anybody listened. @param {string} channel @param {Entry} entry */
   #catchUp(channel, entry) {
-    if (!entry.presence || !this.#live) return;
+    if (!entry.presence || entry.presence.state >= 0 || !this.#live) return;
     this.#client.request("presence", { channel }).then(
       (reply) => this.#state({ channel, data: reply.data }),
       () => {}, // the next state is right
@@ -165,6 +167,7 @@ export class Channels {
       return;
     }
     this.#entries.delete(channel);
+    if (entry?.foreign) return;
     if (entry?.status !== "asked" && entry?.status !== "subscribed") return;
     if (!this.#left.size) queueMicrotask(() => this.#leave());
     this.#left.add(channel);
@@ -210,8 +213,11 @@ export class Channels {
     const passing = error && (isPassing(error) || !this.#live);
     for (const [name, entry] of asked) {
       if (this.#entries.get(name) !== entry || entry.status !== "asked") continue;
-      if (!error) this.#change(entry, { status: "subscribed" });
-      else if (!passing && asked.length === 1) this.#change(entry, { status: "refused", error });
+      if (!error) {
+        this.#change(entry, { status: "subscribed" });
+        // Another tab may have had it: then no state comes.
+        if (this.#client.options.share) this.#catchUp(name, entry);
+      } else if (!passing && asked.length === 1) this.#change(entry, { status: "refused", error });
       else {
         // All or nothing (PROTO-22): each by itself, so that one refusal harms no other.
         entry.alone ||= !passing;
@@ -259,21 +265,25 @@ export class Channels {
   /** @param {{channel: string, data: any, status?: string}} frame */
   #state = ({ channel, data, status }) => {
     const wanted = this.#given.has(channel) && STATEFUL.has(kind(channel));
-    const entry = this.#entries.get(channel) ?? (wanted ? this.#add(channel, "subscribed") : null);
+    const entry = this.#entries.get(channel) ?? (wanted ? this.#add(channel, "subscribed", true) : null);
     if (!entry) return;
     if (entry.presence) this.#change(entry, { presence: state(entry.presence, { data, status }) });
-    else if (!data || !(entry.state?.data?.revision > data.revision)) this.#change(entry, { state: { data, status } });
+    else if (!data || !(entry.state?.data?.revision > data.revision)) {
+      // A state that could not be read says nothing about what was known.
+      const known = status === "none" ? null : (entry.state?.data ?? null);
+      this.#change(entry, { state: { data: data ?? known, status } });
+    }
   };
 
   #gap = (/** @type {Gap} */ gap) => {
     this.#each(this.#entries.get(gap.channel), (listener) => listener.gap?.(gap));
   };
 
-  /** The server took channels away. @param {{channels: string[]}} frame */
-  #unsubscribed = ({ channels }) => {
+  /** The server took channels away. @param {{channels: string[], reason?: string}} frame */
+  #unsubscribed = ({ channels, reason }) => {
     for (const channel of channels) {
       const entry = this.#entries.get(channel);
-      const error = new DualcastError("unsubscribed");
+      const error = new DualcastError("unsubscribed", reason);
       if (entry) this.#change(entry, { status: "refused", error });
     }
   };
@@ -291,7 +301,7 @@ export class Channels {
 
   /** One channel too many is the end of a connection: on without what it may have been, which is asked for again. */
   #forbidden() {
-    const own = [...this.#entries].filter(([name]) => !this.#given.has(name));
+    const own = [...this.#entries].filter(([, { foreign }]) => !foreign);
     const asked = own.filter(([, { status }]) => status === "asked");
     const suspects = asked.length ? asked : own.filter(([, { status }]) => status === "subscribed");
     if (!suspects.length) return;

@@ -1,5 +1,5 @@
 /**
- * A value and who listens to it, for `useSyncExternalStore`. `start` runs at the first listener, what it returns after
+ * A value and who listens to it: what React's `useSyncExternalStore` and a Vue `shallowRef` need. `start` runs at the first listener, what it returns after
  * the last.
  * @template T
  */

@@ -68,6 +68,9 @@ export function brings(action, states) {
   });
 }
 
+/** @param {{state: ItemState}} item */
+export const isUnread = ({ state }) => state === "unseen" || state === "seen";
+
 /** @param {Notification} item @param {ItemState} state @returns {Notification} */
 const moved = (item, state) => ({ ...item, state, status: state === "read" || state === "archived" ? "read" : "unread" });
 
@@ -129,21 +132,17 @@ export function bounded(entries, most) {
 
 /**
  * What an action that is under way makes of the counters: added to those the server told last.
- * @param {readonly Entry[]} entries of all lists @param {Action} action @param {readonly string[] | null} ids
- * @returns {{unread: number, unseen: number}} -Infinity: none are left
+ * @param {readonly Entry[]} entries of all lists @param {Action} action @param {readonly string[]} ids
+ * @returns {{unread: number, unseen: number}}
  */
 export function expected(entries, action, ids) {
-  if (!ids) {
-    if (action === "unread") return { unread: 0, unseen: 0 };
-    return { unread: action === "seen" ? 0 : -Infinity, unseen: -Infinity };
-  }
   const named = new Set(ids);
   let [unread, unseen] = [0, 0];
   for (const { item } of entries) {
     if (!named.delete(item.id)) continue;
     const state = AFTER[action](item.state);
     unseen += Number(state === "unseen") - Number(item.state === "unseen");
-    unread += Number(state === "unseen" || state === "seen") - Number(item.state === "unseen" || item.state === "seen");
+    unread += Number(state === "unseen" || state === "seen") - Number(isUnread(item));
   }
   return { unread, unseen };
 }

@@ -2,7 +2,7 @@ import { Channels } from "./channels.js";
 import { connectionOf } from "./connection.js";
 import { Inbox } from "./inbox.js";
 
-/** @typedef {import("@dualcast/client").DualcastClient} DualcastClient */
+/** @typedef {import("../client.js").DualcastClient} DualcastClient */
 
 /** @type {WeakMap<DualcastClient, Hub>} */
 const HUBS = new WeakMap();

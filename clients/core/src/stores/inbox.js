@@ -1,21 +1,25 @@
-import { arrived, expected, apply } from "./inbox_state.js";
 import { InboxList } from "./inbox_list.js";
+import { apply, arrived, expected } from "./inbox_state.js";
 import { Store } from "./store.js";
 
-/** @typedef {import("@dualcast/client").DualcastClient} DualcastClient */
+/** @typedef {import("../client.js").DualcastClient} DualcastClient */
 /** @typedef {import("./inbox_state.js").Revision} Revision */
 /**
  * An action the server has not answered yet.
  * @typedef {object} Pending
  * @property {import("./inbox_state.js").Action} action
  * @property {readonly string[]} ids
- * @property {{unread: number, unseen: number}} count what it does to the counters …
- * @property {string} at … of this revision: later ones have it in them
+ * @property {boolean} all whatever there was
+ * @property {number} since of `all`: notifications that came later
+ * @property {{unread: number, unseen: number}} count of others: what it does to the counters …
+ * @property {Revision | undefined} at … of this revision: later ones have it in them
  */
 /** @typedef {"seen" | "read" | "unread" | "archived" | "deleted"} Mark */
 
 /** Most ids of one command. */
 const MOST_IDS = 200;
+/** Lists of different options at the same time; more than that are not shared. */
+const MOST_LISTS = 16;
 /** Clients that missed the same thing ask again at different times (PROTO-42), ms. */
 export const SPREAD_MS = 3_000;
 /** However often it fails. */
@@ -36,6 +40,8 @@ export class Inbox {
   #spread;
   /** @type {Map<InboxList, number>} and how many keep it */
   #lists = new Map();
+  /** By their options. @type {Map<string, InboxList>} */
+  #shared = new Map();
   /** @type {Map<InboxList, any>} */
   #timers = new Map();
   #watchers = 0;
@@ -54,21 +60,30 @@ export class Inbox {
     });
   }
 
-  /** @param {import("./inbox_list.js").ListOptions} [options] */
-  list(options) {
-    return new InboxList(this, options);
+  /** One for equal options. @param {import("./inbox_list.js").ListOptions} [options] @returns {InboxList} */
+  list({ limit, max, kinds, states } = {}) {
+    const key = JSON.stringify([limit, max, kinds, states]);
+    const list = this.#shared.get(key) ?? new InboxList(this, { limit, max, kinds, states });
+    for (const [old, one] of this.#shared) {
+      if (this.#shared.size >= MOST_LISTS && one !== list && !this.isOpen(one)) this.#shared.delete(old);
+    }
+    if (this.#shared.size < MOST_LISTS) this.#shared.set(key, list);
+    return list;
   }
 
   /**
    * Does something to notifications: at once here, and then on the server; what the server refuses is undone.
    * @param {Mark} action @param {string | readonly string[]} ids "all": all there are
-   * @returns {Promise<boolean>} false: it was refused, see `failure`
+   * @param {boolean} [quiet] a refusal is nobody's business: not in `failure`
+   * @returns {Promise<boolean>} false: it was refused, see `failure`. Rejects with TypeError what are no ids, such as
+   *   the event of `onClick={markSeen}`
    */
-  async mark(action, ids) {
+  async mark(action, ids, quiet = false) {
     const named = ids === "all" ? null : [...new Set([ids].flat())];
+    if (named?.some((id) => typeof id !== "string")) throw new TypeError('ids are strings, or "all"');
     if (named && named.length > MOST_IDS) {
       const parts = [];
-      for (let at = 0; at < named.length; at += MOST_IDS) parts.push(this.mark(action, named.slice(at, at + MOST_IDS)));
+      for (let at = 0; at < named.length; at += MOST_IDS) parts.push(this.mark(action, named.slice(at, at + MOST_IDS), quiet));
       return (await Promise.all(parts)).every(Boolean);
     }
     if (named?.length === 0) return true;
@@ -78,8 +93,10 @@ export class Inbox {
     const op = {
       action,
       ids: named ?? shown.map(({ item }) => item.id),
-      count: expected(shown, action, named),
-      at: String(this.client.badge?.revision),
+      all: !named,
+      since: 0,
+      count: expected(shown, action, named ?? []),
+      at: this.client.badge?.revision,
     };
     this.pending = [...this.pending, op];
     this.#refresh();
@@ -89,11 +106,11 @@ export class Inbox {
       const done = named && named.filter((id) => !unknown.includes(id));
       this.pending = this.pending.filter((one) => one !== op);
       for (const list of this.#lists.keys()) list.confirm({ action, ids: done, revision: reply.inbox?.revision }, unknown);
-      this.failure.set(null);
+      if (!quiet) this.failure.set(null);
       return true;
     } catch (error) {
       this.pending = this.pending.filter((one) => one !== op);
-      this.failure.set(/** @type {any} */ (error));
+      if (!quiet) this.failure.set(/** @type {any} */ (error));
       return false;
     } finally {
       this.#refresh();
@@ -150,6 +167,8 @@ export class Inbox {
       this.#user = client.user;
       this.#offs = [
         client.on("publication", this.#publication),
+        client.on("notification", () => {}), // so that a native EventSource hears this type and the next
+        client.on("inbox", () => {}),
         client.on("gap", ({ channel }) => this.#own(channel) && this.#missed()),
         client.on("badge", this.#count),
         client.on("connection", this.#connection),
@@ -175,8 +194,24 @@ export class Inbox {
     if (!this.#own(channel)) return;
     // Where it belongs, and what became of it, only the server knows.
     if (recovered ? arrived(publication) : event === "inbox" && data?.action === "added") return this.#missed();
-    if (event === "notification" || event === "inbox") for (const list of this.#lists.keys()) list.take(publication);
+    const found = arrived(publication);
+    if (found?.news) this.#later(found.news);
+    if (found || event === "inbox") for (const list of this.#lists.keys()) list.take(publication);
   };
+
+  /** A notification came while actions are under way: what they do to the counters is not in those yet. @param {import("./inbox_state.js").News} news */
+  #later({ revision, tenant_revision }) {
+    if (!this.pending.length) return;
+    for (const op of this.pending) {
+      op.since += 1;
+      if (!op.at) continue;
+      const [user, tenant] = op.at;
+      if (revision ? revision[0] === user + 1 : tenant_revision === tenant + 1) {
+        op.at = revision ? [user + 1, tenant] : [user, tenant + 1];
+      }
+    }
+    this.#count();
+  }
 
   #connection = () => {
     if (!this.live) return;
@@ -195,13 +230,39 @@ export class Inbox {
   }
 
   #count = () => {
-    const { unread = 0, unseen = 0, revision } = this.client.badge ?? {};
-    const counts = this.pending.filter(({ at }) => at === String(revision)).map(({ count }) => count);
-    const next = {
-      unread: Math.max(0, counts.reduce((sum, count) => sum + count.unread, unread)),
-      unseen: Math.max(0, counts.reduce((sum, count) => sum + count.unseen, unseen)),
-    };
+    let { unread = 0, unseen = 0 } = this.client.badge ?? {};
+    const revision = String(this.client.badge?.revision);
+    for (const { action, all, since, count, at } of this.pending) {
+      if (!all && String(at) === revision) {
+        unread += count.unread;
+        unseen += count.unseen;
+      } else if (all && action !== "unread") {
+        unseen = Math.min(unseen, since);
+        if (action !== "seen") unread = Math.min(unread, since);
+      }
+    }
+    const next = { unread: Math.max(0, unread), unseen: Math.max(0, unseen) };
     const now = this.badge.get();
     if (next.unread !== now.unread || next.unseen !== now.unseen) this.badge.set(next);
   };
 }
+
+/** @typedef {string | readonly string[]} Ids an id, several, or "all" */
+
+/**
+ * What a user does with notifications, as both packages name it. Each gives false where the server refused it, and
+ * rejects what are no ids (`mark`).
+ * @param {Inbox} inbox
+ */
+export const inboxActions = (inbox) => ({
+  /** @param {Ids} ids */
+  markRead: (ids) => inbox.mark("read", ids),
+  /** @param {Ids} [ids] */
+  markSeen: (ids = "all") => inbox.mark("seen", ids),
+  /** @param {Ids} ids */
+  markUnread: (ids) => inbox.mark("unread", ids),
+  /** @param {Ids} ids */
+  archive: (ids) => inbox.mark("archived", ids),
+  /** @param {Ids} ids */
+  remove: (ids) => inbox.mark("deleted", ids),
+});

@@ -9,14 +9,15 @@ import { Store } from "./store.js";
  * @property {"loading" | "ready" | "error"} status `error`: nothing could be loaded yet
  * @property {readonly Notification[]} notifications newest first
  * @property {boolean} hasMore
- * @property {boolean} loadingMore
+ * @property {boolean} loading a page is under way, or nothing could be asked for yet
+ * @property {boolean} loadingMore it is the next page
  * @property {boolean} stale something was missed: it is about to be loaded again
  * @property {(Error & {code: string}) | null} error of the last attempt to load
  */
 /**
  * Those of `useNotifications`.
  * @typedef {object} ListOptions
- * @property {number} [limit] @property {readonly string[] | null} [kinds] @property {readonly string[] | null} [states]
+ * @property {number} [limit] @property {readonly string[] | null} [kinds] @property {readonly string[] | null} [states] []: all
  * @property {number} [max]
  */
 
@@ -25,12 +26,14 @@ export const LOADING = Object.freeze({
   status: "loading",
   notifications: Object.freeze([]),
   hasMore: false,
+  loading: true,
   loadingMore: false,
   stale: false,
   error: null,
 });
 /** Whatever is not put away. */
 const SHOWN = ["unseen", "seen", "read"];
+const ALL = [...SHOWN, "archived"];
 const MOST_PAGE = 100;
 /** With filters a page may be empty and still have a next one. */
 const MOST_EMPTY = 5;
@@ -63,7 +66,7 @@ export class InboxList {
     this.#inbox = inbox;
     this.#limit = Math.max(1, Math.min(limit, MOST_PAGE));
     this.#max = Math.max(this.#limit, max);
-    this.#filter = { kinds: kinds ?? [], states: states ?? SHOWN };
+    this.#filter = { kinds: kinds ?? [], states: states?.length === 0 ? ALL : (states ?? SHOWN) };
     this.store = new Store(LOADING, () => inbox.open(this));
   }
 
@@ -121,7 +124,8 @@ export class InboxList {
    * @param {import("./inbox_state.js").Change} change @param {readonly string[]} unknown ids
    */
   confirm(change, unknown) {
-    this.entries = apply(this.entries, change);
+    // A page may have been quicker than the answer.
+    if (!isIn(change, this.#revision)) this.entries = apply(this.entries, change);
     if (brings(change.action, this.#filter.states)) this.#inbox.reloadSoon(this);
     if (unknown.length) this.entries = apply(this.entries, { action: "deleted", ids: unknown });
     this.#events?.push({ event: "inbox", data: change });
@@ -177,8 +181,13 @@ export class InboxList {
       /** @type {any} */
       let page = { next: before };
       for (let empty = 0; !found.length && empty < MOST_EMPTY && (page.next || empty === 0); empty += 1) {
-        const asked = { limit, ...(page.next ? { before: page.next } : {}), ...this.#filter };
-        page = await this.#inbox.client.inbox.list({ ...asked, kinds: [...asked.kinds], states: [...asked.states] });
+        const { kinds, states } = this.#filter;
+        page = await this.#inbox.client.inbox.list({
+          limit,
+          ...(page.next ? { before: page.next } : {}),
+          ...(kinds.length ? { kinds: [...kinds] } : {}),
+          states: [...states],
+        });
         if (attempt !== this.#attempt) return;
         found = entriesOf(page);
         if (first && empty === 0) this.#revision = page.inbox.revision;
@@ -221,6 +230,7 @@ export class InboxList {
     const old = before.notifications;
     const same = items.length === old.length && items.every((item, at) => item === old[at]);
     const notifications = same ? old : items;
-    this.store.set({ status, notifications, hasMore: this.#hasMore, loadingMore, stale, error });
+    const loading = this.#events !== null || status === "loading";
+    this.store.set({ status, notifications, hasMore: this.#hasMore, loading, loadingMore, stale, error });
   }
 }

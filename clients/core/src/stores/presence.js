@@ -2,8 +2,8 @@
 
 /**
  * @typedef {object} Presence
- * @property {"waiting" | "ready" | "none" | "away" | "too-large"} status `ready`: `members` are known; `away`, `too-large`:
- *   they could not be read
+ * @property {"waiting" | "ready" | "none" | "away" | "too-large" | "refused"} status `ready`: `members` are known; `away`,
+ *   `too-large`: they could not be read; `refused`: see `error`
  * @property {readonly {user: string, devices: readonly string[]}[]} members by user id; of those who came later the
  *   devices are not known
  * @property {number} count users, also where not all are listed
@@ -21,6 +21,9 @@
 export const MOST = 1_000;
 /** @type {Presence} */
 export const NOBODY = Object.freeze({ status: "waiting", members: Object.freeze([]), count: 0, more: false });
+
+/** The channel of a room: with or without the kind. @param {string} name */
+export const presenceChannel = (name) => (name.startsWith("presence:") ? name : `presence:${name}`);
 
 /** @returns {Known} */
 export const unknown = () => ({ state: -1, revision: -1, users: new Map(), view: NOBODY });
