@@ -312,6 +312,21 @@ async def test_tabs_with_channels_of_their_own(world: World) -> None:
     await seen(range(6))
 
 
+async def test_popups_that_are_paused_while_they_open_become_live(world: World) -> None:
+    """Chromium refuses a lock to a page that is paused at that moment, and drops what is posted to it."""
+    fields = json.dumps({"tokens": [token(USER)], "timing": FAST, "group": USER})
+    opener = world.browser
+    await opener.run("void (window.popups = [])")
+    for number in range(10):
+        await opener.run("void popups.push(window.open(location.href))")
+        await opener.until(f"popups[{number}].document?.body?.dataset.ready === 'yes'")
+        await opener.run(f"popups[{number}].start('a', {fields})")
+    status = "popup.clients.a.client.status"
+    await opener.until(f"popups.every((popup) => {status}.status === 'live')")
+    assert await opener.run(f"popups.filter((popup) => {status}.leader).length") == 1
+    assert world.door.open["socket"] == 1
+
+
 async def test_connections_that_fall_silent(tmp_path: Path) -> None:
     """A dead route behind a middlebox: nothing ends, nothing comes."""
     settings = {"delivery.sse_heartbeat_s": 5, "delivery.ws_heartbeat_s": 5, "delivery.retry_max_ms": 300}

@@ -179,6 +179,14 @@ async def test_admins_and_members_may_have_it(one: Node, transport: str) -> None
         await client.welcome()
 
 
+async def test_the_channels_of_a_view_are_its_own(one: Node) -> None:
+    async with await open_socket(one.port, one.token("alice"), view="notifications") as client:
+        await client.welcome()
+        for command in ("subscribe", "unsubscribe"):
+            reply = await client.ask(command, channels=["topic:a"])
+            assert (reply.kind, reply.body["code"]) == ("error", "fixed-channel")
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_views_there_are_not(one: Node, transport: str) -> None:
     too_long = "task:" + "x" * 257

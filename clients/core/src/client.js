@@ -66,15 +66,15 @@ export class DualcastClient {
     this.#rest = new Rest(this.base, this.#token, found.fetcher, options.withCredentials);
     this.#names = new Set(["notification", "inbox", "presence", "task", "batch", ...(options.events ?? [])]);
 
-    const store = options.storage;
-    const kept = store === undefined ? pageStore(options.share ? "localStorage" : "sessionStorage") : store;
-    this.#transports = gentle(store === undefined ? pageStore("localStorage") : store);
+    /** @param {"localStorage" | "sessionStorage"} name */
+    const kept = (name) => gentle(options.storage === undefined ? pageStore(name) : options.storage);
+    this.#transports = kept("localStorage");
     const channels = [...this.#own];
     const key = () => {
       const { tenant = "", sub = options.user ?? "" } = this.#token.claims();
       return this.#following ? "" : cursorKey(this.base, tenant, sub, channels);
     };
-    this.#position = new Position(gentle(kept), key, this.#timers, options.manualAck);
+    this.#position = new Position(kept(options.share ? "localStorage" : "sessionStorage"), key, this.#timers, options.manualAck);
     this.#delivery = new Delivery({
       user: () => this.user,
       wants: (channel) => !(this.#following || this.#others.length) || this.#own.has(channel),
@@ -184,11 +184,8 @@ export class DualcastClient {
       if (this.#engine.state.stopped) this.#engine.dispatch({ type: "channels" });
       throw error;
     };
-    if (this.#following) {
-      this.#sharing?.hello();
-      return void (await this.#sharing?.ask("subscribe", { channels: added }).catch(back));
-    }
-    await this.#take("subscribe", added).catch(back);
+    if (this.#following) this.#sharing?.hello();
+    await (this.#following ? this.#sharing?.ask("subscribe", { channels: added }) : this.#take("subscribe", added))?.catch(back);
   }
 
   /** Removes channels. @param {...string} channels */
@@ -275,15 +272,14 @@ export class DualcastClient {
   #frame(frame, link) {
     const { state } = this.#engine;
     if (frame.ref && this.#commands.reply(frame)) return isShadowed(state) || this.#position.take(frame.cursor);
-    for (const one of this.#shadow.take(frame, link, state, (id) => this.#delivery.knows(id))) this.#pass(one);
+    this.#shadow.take(frame, link, state, (id) => this.#delivery.knows(id)).forEach(this.#pass);
   }
 
-  /** @param {Frame} frame */
-  #pass(frame) {
+  #pass = (/** @type {Frame} */ frame) => {
     this.#sharing?.tell("frame", frame);
     this.#heed(frame);
     this.#delivery.follow(frame);
-  }
+  };
 
   /** What came, here or by the leader. @param {Frame} frame */
   #heed(frame) {
@@ -299,7 +295,7 @@ export class DualcastClient {
 
   /** @param {import("./states.js").State} state @param {import("./states.js").State} before */
   #changed(state, before) {
-    if (!isShadowed(state)) for (const frame of this.#shadow.release()) this.#pass(frame);
+    if (!isShadowed(state)) this.#shadow.release().forEach(this.#pass);
     if (isUp(before.ws) && !isUp(state.ws)) this.#commands.lost();
     if (NAMES.some((name) => isUp(state[name]) && !isUp(before[name]))) this.#welcomed();
     else if (isUp(state.sse) && !isUp(state.ws)) this.#commands.flush();

@@ -46,6 +46,11 @@ export class Commands {
   send(type, fields = {}) {
     return new Promise((resolve, reject) => {
       if (this.#open.size >= this.#limit) return reject(new DualcastError("outbox-full", "", 0, true));
+      try {
+        JSON.stringify(fields);
+      } catch {
+        return reject(new DualcastError("bad-command"));
+      }
       const ref = `c${(this.#number += 1)}`;
       this.#open.set(ref, { type, fields, resolve, reject, timer: 0 });
       this.#way(ref);
@@ -94,7 +99,7 @@ export class Commands {
     } else if (this.#ways.stream() && ROUTES[type]) {
       command.timer = REST;
       ROUTES[type](this.#ways.rest, this.#ways.user(), fields).then(
-        (reply) => this.#take(ref)?.resolve({ type, ...reply }),
+        (reply) => this.#take(ref)?.resolve({ ...reply, type }),
         (error) => {
           command.timer = 0;
           if (error.code !== "unreachable" || type === "typing") this.#take(ref)?.reject(error);
@@ -113,7 +118,7 @@ export class Commands {
 
   /** @param {string} ref @param {string} code @param {string} [reason] */
   #end(ref, code, reason) {
-    this.#take(ref)?.reject(new DualcastError(code, reason));
+    this.#take(ref)?.reject(new DualcastError(code, reason, 0, code === "bus-unavailable"));
   }
 }
 

@@ -1,4 +1,3 @@
-import { backoff } from "./backoff.js";
 import { take } from "./badge.js";
 import { DualcastError } from "./errors.js";
 import { backfill } from "./history.js";
@@ -65,11 +64,12 @@ export class Delivery {
    * A `gap` or a `state` of the own connection: what has to be read again is.
    * @param {import("./engine.js").Frame} frame
    */
-  follow({ type, channel, reason, status, ...rest }) {
+  follow(frame) {
+    const { type, channel, reason, status } = frame;
     if (type === "gap") {
       this.#page.metric("gaps", 1, { reason });
       const { fills } = this.#page;
-      if (fills === "all" || fills === reason) this.#refill({ channel, .../** @type {any} */ (rest) }, 0);
+      if (fills === "all" || fills === reason) this.#refill(frame, 0);
       if (this.#own(channel)) this.#page.timers.soon("count", this.#ask);
     }
     if (STATEFUL.test(channel) && (type === "gap" || status === "away")) {
@@ -97,8 +97,11 @@ export class Delivery {
     this.#life = {};
   }
 
-  #ask = () => {
-    if (this.#page.events.has("badge")) this.#page.count().catch(() => {});
+  #ask = (tries = 0) => {
+    if (!this.#page.events.has("badge")) return;
+    this.#page.count().catch(({ retryable }) => {
+      if (retryable) this.#page.timers.soon("count", () => this.#ask(tries + 1), tries);
+    });
   };
 
   /** @param {import("./api.js").Publication} publication */
@@ -111,25 +114,30 @@ export class Delivery {
     if (!OWN.has(event)) this.#page.events.emit(event, publication);
   }
 
-  /** Nobody else reads it: so again, if that may help. @param {{channel: string, history_url: string}} gap @param {number} tries */
+  /** Nobody else reads it: so again, if that may help; else the application is told. @param {any} gap @param {number} tries */
   #refill(gap, tries) {
     const life = this.#life;
     this.#fill(gap).catch(({ code, retryable }) => {
       if (life !== this.#life) return;
-      const again = () => this.#refill(gap, tries + 1);
-      if (retryable && tries < TRIES) this.#page.timers.set(`fill:${gap.history_url}`, backoff(tries, Math.random()), again);
-      else this.#page.metric("unfilled", 1, { reason: code });
+      if (retryable && tries < TRIES) return this.#page.timers.soon(`fill:${gap.history_url}`, () => this.#refill(gap, tries + 1), tries);
+      this.#page.metric("unfilled", 1, { reason: code });
+      this.#pass({ ...gap, filled: false });
     });
   }
 
-  /** @param {{channel: string, history_url: string}} gap @returns {Promise<number>} */
+  /** @param {any} gap @returns {Promise<number>} */
   #fill(gap) {
     const life = this.#life;
     return backfill(this.#page.rest, gap, (publication) => {
       if (life !== this.#life) throw new DualcastError("disconnected");
-      this.#page.tell(publication);
-      this.take(publication);
+      this.#pass(publication);
     });
+  }
+
+  /** To other tabs, and here. @param {import("./engine.js").Frame} frame */
+  #pass(frame) {
+    this.#page.tell(frame);
+    this.take(frame);
   }
 
   /** @param {string} channel */

@@ -45,7 +45,7 @@ export class DualcastEventSource extends EventTarget {
   #proven = false;
   /** @type {{event: string, data: string}[]} what a view says first */
   #greeting = [];
-  /** @type {Map<string, [import("./engine.js").Frame, string]>} in stage `shadow`: what only the socket has brought */
+  /** @type {Map<any, [import("./engine.js").Frame, string]>} in stage `shadow`: what only the socket has brought; publications by id, gaps by themselves */
   #apart = new Map();
   /** @type {Record<string, {listener: ((event: any) => void) | null, call: (event: Event) => void}>} */
   #handlers = {};
@@ -223,12 +223,12 @@ export class DualcastEventSource extends EventTarget {
     const publication = id && (events || type === "publication");
     if (stage === "shadow") {
       // The stream is the truth. What comes by the socket first is kept until the stream has it, or ends.
-      this.#apart.delete(id);
       if (besides) {
-        if (publication && !this.#seen.has(id)) this.#apart.set(id, [frame, text]);
+        if (publication ? !this.#seen.has(id) : type === "gap") this.#apart.set(id ?? frame, [frame, text]);
         if (this.#apart.size > APART) this.#together();
         return;
       }
+      this.#passed(id);
     }
     this.#tell(frame, link, text, besides);
   }
@@ -254,6 +254,15 @@ export class DualcastEventSource extends EventTarget {
     if (!events || (id ? !this.#seen.add(id) : besides)) return;
     // As on the stream itself: the last event of a publication has the id.
     for (const one of events) this.#fire(one.event, one.data, (one === events.at(-1) && cursor) || this.#last);
+  }
+
+  /** The stream has brought this one, and so all that stands before it in the log. @param {string} id */
+  #passed(id) {
+    if (!this.#apart.has(id)) return;
+    for (const key of this.#apart.keys()) {
+      this.#apart.delete(key);
+      if (key === id) return;
+    }
   }
 
   /** The stream is gone, or no longer the truth: what only the socket has brought is told now. */

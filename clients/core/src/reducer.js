@@ -164,8 +164,10 @@ function ended(s, name, end) {
   const was = link.state;
   const steady = name === "ws" ? s.settled : isUp(link) && s.now - link.since >= s.timing.settle;
   const other = isUp(s[name === "ws" ? "sse" : "ws"]);
-  const asked = served(end.retryMs) ?? (link.retry || undefined);
   if (steady) link.attempts = 0;
+  // Who says "at once" again and again is not to be asked in a loop.
+  const looping = link.attempts && Number(end.retryMs) < first;
+  const asked = looping ? undefined : (served(end.retryMs) ?? (link.retry || undefined));
   shut(s, name);
   if (end.code === CLOSE.TOKEN_EXPIRED) link.fresh = true;
 

@@ -13,6 +13,8 @@ import { DualcastError } from "./errors.js";
  */
 /** Commands of a follower that may wait. */
 const MOST = 100;
+/** What is asked again, ms: the first time, doubled each time, and at most. */
+const [SOON, LATE] = [200, 5_000];
 
 /**
  * One page's part in a group of tabs with one connection: the tab that holds a Web Lock leads, the others hear by
@@ -30,9 +32,15 @@ export class Tabs {
   #part = null;
   /** @type {Map<string, string[]>} channels of other tabs */
   #wanted = new Map();
-  /** @type {Map<number, {message: {command: string, fields: any}, resolve: (reply: any) => void, reject: (error: Error) => void}>} */
+  /** @type {Map<number, {message: {command: string, fields: any}, to: string, resolve: (reply: any) => void, reject: (error: Error) => void}>} `to`: the leader it was posted to */
   #asked = new Map();
   #number = 0;
+  /** The leader that knows this tab; "": none yet. */
+  #known = "";
+  /** What is asked again when a page that was paused goes on, each with its timer. @type {Map<() => void, any>} */
+  #again = new Map();
+  /** No further hello. */
+  #unsaid = () => {};
 
   /** @param {string} name of the group @param {string} tab @param {Sharer} sharer */
   constructor(name, tab, sharer) {
@@ -45,12 +53,15 @@ export class Tabs {
     if (this.#part) return;
     const { signal } = (this.#part = new AbortController());
     const end = new Promise((done) => signal.addEventListener("abort", done));
+    const now = () => [...this.#again.keys()].forEach((again) => again());
+    for (const type of ["visibilitychange", "resume"]) globalThis.document?.addEventListener(type, now, { signal });
+    globalThis.addEventListener?.("pageshow", now, { signal });
     // Nobody hears of this tab before its lock is held: else it would be taken for gone.
     this.#lock(this.#tab, () => {
       if (signal.aborted) return;
       this.#channel = new BroadcastChannel(this.#name);
       this.#channel.onmessage = ({ data }) => [this.#tab, "all"].includes(data.to) && this.#hear(data);
-      this.#again();
+      this.hello();
       this.#lock("leader", () => {
         if (signal.aborted) return;
         this.#lead();
@@ -65,6 +76,8 @@ export class Tabs {
     if (!this.leading) this.#post({ type: "leave" });
     this.#part?.abort();
     this.#part = null;
+    this.#calm();
+    this.#known = "";
     this.#channel?.close();
     this.#channel = null;
     this.#wanted.clear();
@@ -73,9 +86,13 @@ export class Tabs {
     this.#asked.clear();
   }
 
-  /** Tells the leader what this tab wants. */
-  hello() {
-    if (!this.leading) this.#post({ type: "hello", channels: this.#sharer.channels() });
+  /** Tells the leader what this tab wants, until one answers: what is posted to a page that is paused is lost. */
+  hello(wait = SOON) {
+    this.#unsaid();
+    this.#known = "";
+    if (this.leading || !this.#channel) return;
+    this.#post({ type: "hello", channels: this.#sharer.channels() });
+    this.#unsaid = this.#later(() => this.hello(2 * wait), wait);
   }
 
   /** From the leader to the others. @param {"frame" | "status"} type @param {any} body */
@@ -88,16 +105,46 @@ export class Tabs {
     return new Promise((resolve, reject) => {
       if (this.#asked.size >= MOST) return reject(new DualcastError("outbox-full", "", 0, true));
       const ref = (this.#number += 1);
-      const message = { type: "ask", ref, command, fields };
-      this.#post(message); // throws where it holds what cannot be posted
-      this.#asked.set(ref, { message, resolve, reject });
+      const message = { type: "ask", ref, command, fields: plain(fields) };
+      this.#asked.set(ref, { message, to: this.#known, resolve, reject });
+      if (this.#known) this.#post(message);
     });
   }
 
-  /** @param {string} name @param {() => any} held */
-  #lock(name, held) {
+  /**
+   * A browser refuses the lock to a page that is paused when its turn comes: then it is asked for again.
+   * @param {string} name @param {() => any} held @param {number} [wait]
+   */
+  #lock(name, held, wait = SOON) {
     const { signal } = /** @type {AbortController} */ (this.#part);
-    navigator.locks.request(`${this.#name}:${name}`, { signal }, held).catch(() => {});
+    let had = false;
+    const holding = () => {
+      had = true;
+      return held();
+    };
+    navigator.locks.request(`${this.#name}:${name}`, { signal }, holding).catch(() => {
+      if (!had && !signal.aborted) this.#later(() => this.#lock(name, held, 2 * wait), wait);
+    });
+  }
+
+  /** @param {() => void} run @param {number} wait ms at most: a page that is shown does not wait @returns {() => void} takes it back */
+  #later(run, wait) {
+    const again = () => {
+      off();
+      run();
+    };
+    const off = () => {
+      clearTimeout(this.#again.get(again));
+      this.#again.delete(again);
+    };
+    this.#again.set(again, setTimeout(again, Math.min(wait, LATE)));
+    return off;
+  }
+
+  /** Nothing is asked again. */
+  #calm() {
+    for (const timer of this.#again.values()) clearTimeout(timer);
+    this.#again.clear();
   }
 
   /** @param {object} message @param {string} [to] one tab */
@@ -105,14 +152,19 @@ export class Tabs {
     this.#channel?.postMessage({ ...message, from: this.#tab, to });
   }
 
-  /** To a leader that does not know this tab. */
-  #again() {
-    this.hello();
-    for (const { message } of this.#asked.values()) this.#post(message);
+  /** @param {string} leader that has answered */
+  #met(leader) {
+    this.#unsaid();
+    this.#known = leader;
+    for (const one of this.#asked.values()) {
+      if (one.to !== leader) this.#post(one.message);
+      one.to = leader;
+    }
   }
 
   #lead() {
     this.leading = true;
+    this.#unsaid();
     for (const tab of this.#wanted.keys()) this.#watch(tab);
     this.#others(); // before it connects: then nothing of their channels is missed
     this.#sharer.lead(true);
@@ -146,8 +198,12 @@ export class Tabs {
     else if (type === "status") {
       for (const [tab, theirs] of wanted ?? []) if (tab !== this.#tab) this.#wanted.set(tab, theirs);
       this.#sharer.status(body);
-    } else if (type === "leader") this.#again();
-    else if (type === "answer") {
+      if (wanted) this.#met(from);
+      else if (this.#known && this.#known !== from) this.hello(); // its first word was lost
+    } else if (type === "leader") {
+      for (const one of this.#asked.values()) one.to = "";
+      this.hello();
+    } else if (type === "answer") {
       const asked = this.#asked.get(ref);
       this.#asked.delete(ref);
       if (error) asked?.reject(new DualcastError(.../** @type {[string]} */ (error)));
@@ -167,6 +223,16 @@ export class Tabs {
 
   #others() {
     this.#sharer.others([...new Set([...this.#wanted.values()].flat())]);
+  }
+}
+
+/** What can be posted, and is JSON when the leader sends it. @param {unknown} fields */
+function plain(fields = {}) {
+  try {
+    JSON.stringify(fields);
+    return structuredClone(fields);
+  } catch {
+    throw new DualcastError("bad-command");
   }
 }
 

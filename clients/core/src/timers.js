@@ -1,3 +1,5 @@
+import { backoff } from "./backoff.js";
+
 /** Named timers: setting one again replaces it, `stop` ends them all. */
 export class Timers {
   #clock;
@@ -20,11 +22,11 @@ export class Timers {
   }
 
   /**
-   * Some time up to 3 s: many clients notice the same at once (PROTO-42).
-   * @param {string} name @param {() => void} run
+   * Some time up to 3 s: many clients notice the same at once (PROTO-42). Later after each of `tries` that failed.
+   * @param {string} name @param {() => void} run @param {number} [tries]
    */
-  soon(name, run) {
-    this.set(name, this.#clock.random() * 3_000, run);
+  soon(name, run, tries = 0) {
+    this.set(name, backoff(tries, this.#clock.random(), 3_000), run);
   }
 
   /** @param {string} name */

@@ -111,6 +111,7 @@ class NativeCommands:
 
     def _now(self, session: Any, command: Ack | Resume | Unsubscribe) -> None:
         if isinstance(command, Unsubscribe):
+            _own_channels(session)
             names = [check_channel(name) for name in command.channels]
             own = "user:" + session.principal.sub
             if ALL in names or own in names:
@@ -171,6 +172,7 @@ class NativeCommands:
         session.send(socket_frame(Authenticated(ref=command.ref, expires_at=new.expires_at)))
 
     async def _subscribe(self, session: Any, command: Subscribe) -> None:
+        _own_channels(session)
         names = list(dict.fromkeys(check_channel(name) for name in command.channels))
         since = parse_cursor(command.since) if command.since is not None else None
         changes = session.node.grant_changes
@@ -246,6 +248,12 @@ class NativeCommands:
             if page.next <= after:
                 return
             after = page.next
+
+
+def _own_channels(session: Any) -> None:
+    """Raises Forbidden on a view, whose channels are its own (PROTO-66)."""
+    if session.view_name:
+        raise Forbidden("the channels of a view are its own", code="fixed-channel")
 
 
 def _still_in(session: Any, names: list[str]) -> None:

@@ -1,11 +1,14 @@
 // The client over sockets and answers that a test makes.
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { afterEach, test } from "node:test";
 import { DualcastClient, UnauthorizedError } from "../../../clients/core/src/index.js";
 import { until } from "./support/server.js";
 
 const TIMING = { settle: 20, answer: 40, spread: 1, probe: 20, probeCap: 40, first: 5, cap: 10, open: 40, greet: 40, prepare: 60 };
+
+const clients = [];
+afterEach(() => clients.splice(0).forEach((client) => client.disconnect()));
 
 /** A world of fake sockets: `sockets` in the order they were opened; `answers` by path for fetch. */
 function world(options = {}) {
@@ -60,6 +63,7 @@ function world(options = {}) {
     metrics: (...metric) => found.metrics.push(metric),
     ...options,
   });
+  clients.push(client);
   client.on("publication", ({ data }) => found.heard.push(data));
   return Object.assign(found, {
     client,
@@ -90,7 +94,6 @@ test("the URL says who this is and where it was; the token is a subprotocol, nev
   assert.deepEqual(rest, { channel: "topic:a,b", device: "web", device_id: "d1", app: "1.2", cursor: "e-7" });
   assert.equal(instance, w.client.instance);
   assert.deepEqual(protocols, ["dualcast", "bearer.a.b.c"]);
-  w.client.disconnect();
 });
 
 test("each publication once, whatever comes again; frames nobody knows are ignored", async () => {
@@ -109,7 +112,6 @@ test("each publication once, whatever comes again; frames nobody knows are ignor
   assert.deepEqual(statuses, [], "a publisher cannot pose as the client");
   assert.equal(w.metrics.filter(([name]) => name === "duplicates").length, 2);
   assert.equal(w.metrics.filter(([name]) => name === "bad_frame").length, 3);
-  w.client.disconnect();
 });
 
 test("a listener that throws harms nobody, and its error is not swallowed", async (t) => {
@@ -132,7 +134,6 @@ test("a listener that throws harms nobody, and its error is not swallowed", asyn
   one.publication(2);
   await until(() => after.length === 2 && caught.length === 2);
   assert.deepEqual(caught, ["of the application", "of the application"]);
-  w.client.disconnect();
 });
 
 test("a gap of what came late is filled from history, by pages, once and without moving the position", async () => {
@@ -154,7 +155,6 @@ test("a gap of what came late is filled from history, by pages, once and without
   assert.equal(await gaps[1].backfill(), 4);
   one.end(1006);
   assert.equal((await w.socket(2)).url.searchParams.get("cursor"), "e-9");
-  w.client.disconnect();
 });
 
 test("commands of a connection that broke are sent again, typing is not", async () => {
@@ -176,7 +176,6 @@ test("commands of a connection that broke are sent again, typing is not", async 
   for (const { ref, type } of again) two.frame({ type: type === "read" ? "marked" : "sent", ref, id: "m", action: "read", ids: ["n1"], inbox: { unread: 0, unseen: 0, revision: [1, 1] } });
   assert.equal((await read).action, "read");
   await message;
-  w.client.disconnect();
 });
 
 test("getToken: no token to be had stops; one that fails or hangs is asked again, and is no fault of WebSocket", async () => {
@@ -191,7 +190,6 @@ test("getToken: no token to be had stops; one that fails or hangs is asked again
   const hung = new Promise((done) => setTimeout(done, 300));
   await hung;
   assert.deepEqual(slow.metrics.filter(([name]) => name === "fallback"), []);
-  slow.client.disconnect();
 });
 
 test("manualAck: what the application was not done with comes again on the next page", async () => {
@@ -223,7 +221,6 @@ test("a welcome asks for the counters only where somebody wants them, and only o
   two.welcome();
   await until(() => two.sent.length > 0);
   assert.deepEqual(two.sent.map(({ type }) => type), ["ping"]);
-  w.client.disconnect();
 });
 
 test("disconnect leaves no timer, no socket and no promise behind", async () => {
@@ -239,4 +236,17 @@ test("disconnect leaves no timer, no socket and no promise behind", async () => 
   await new Promise((done) => setTimeout(done, 100));
   assert.equal(w.sockets.length, 1);
   assert.equal(w.client.status.status, "off");
+});
+
+test("a command that is no JSON is refused at once, live or not, and takes no place among those that wait", async () => {
+  const cycle = {};
+  cycle.self = cycle;
+  const w = world();
+  const bad = (fields) => assert.rejects(w.client.request("read", fields), { name: "DualcastError", code: "bad-command" });
+  for (let times = 0; times < 101; times += 1) await bad({ ids: [cycle] });
+  await w.live();
+  await bad({ ids: [1n] });
+  const good = w.client.inbox.list();
+  w.client.disconnect();
+  await assert.rejects(good, { code: "disconnected" });
 });

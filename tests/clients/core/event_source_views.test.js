@@ -214,6 +214,28 @@ for (const how of ["stage", "end", "many"]) {
   });
 }
 
+test("a hole that only the socket has in stage shadow is told when the stream ends, unless the stream has passed it", async () => {
+  const network = new Network();
+  const one = network.source("https://h/v1/stream?token=a.b.c");
+  const gaps = [];
+  one.addEventListener("gap", ({ data }) => gaps.push(JSON.parse(data).channel));
+  await settle(30);
+  network.sockets[0].say("welcome", welcome("e-0", { stage: "shadow" }));
+  await until(() => network.streams[0]?.say);
+  network.streams[0].say("welcome", welcome("e-0", { stage: "shadow" }), "e-0");
+  await settle(30);
+  const note = { channel: "user:alice", id: "p1", event: "note", data: 1 };
+  network.sockets[0].say("gap", { channel: "topic:a" });
+  network.sockets[0].say("publication", { cursor: "e-1", ...note });
+  network.streams[0].say("note", note, "e-1");
+  await settle(30);
+  network.sockets[0].say("gap", { channel: "topic:b" });
+  network.streams[0].drop();
+  await settle(30);
+  assert.deepEqual(gaps, ["topic:b"]);
+  one.close();
+});
+
 test("a server without the view has the stream itself", async () => {
   for (const refusal of [(url) => url.includes("/v1/") && 404, (url) => url.includes("/v1/socket") && 4000]) {
     const network = new Network();

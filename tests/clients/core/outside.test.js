@@ -214,7 +214,7 @@ test("a follower is told of a refusal as the leader is", async (t) => {
 test("a follower's command that cannot be posted is refused and forgotten", async (t) => {
   const carried = [];
   const [leader, follower] = await group(t, async (type) => (carried.push(type), { ok: true }));
-  await assert.rejects(follower.ask("read", { ids() {} }), { name: "DataCloneError" });
+  await assert.rejects(follower.ask("read", { ids() {} }), { name: "DualcastError", code: "bad-command" });
   leader.stop();
   await until(() => follower.leading, "the follower leads");
   await settled();

@@ -135,3 +135,21 @@ test("token: asked once by all who wait, again when it has expired, and claims a
   await assert.rejects(failing.get());
   await assert.rejects(failing.get(), /away/);
 });
+
+test("over REST, too, a delete names what went and what nobody knows", async () => {
+  const { ROUTES } = await import("../../../clients/core/src/routes.js");
+  const asked = [];
+  const call = async (method, path) => {
+    asked.push(`${method} ${path}`);
+    if (path.endsWith("gone")) throw Object.assign(new Error(), { code: "unknown-notification" });
+    if (path.endsWith("away")) throw Object.assign(new Error(), { code: "bus-unavailable" });
+    return { unread: 1, unseen: 0, revision: [4, 4], count: 7 };
+  };
+  const inbox = { unread: 1, unseen: 0, revision: [4, 4] };
+  const remove = (fields) => ROUTES.delete({ call }, "a/b", fields);
+  assert.deepEqual(await remove({ ids: ["n1", "gone"] }), { action: "deleted", ids: ["n1"], count: 1, unknown: ["gone"], inbox });
+  assert.deepEqual(await remove({ all: true }), { action: "deleted", ids: null, count: 7, unknown: [], inbox });
+  assert.deepEqual(await remove({ ids: ["gone"] }), { action: "deleted", ids: [], count: 0, unknown: ["gone"], inbox: undefined });
+  await assert.rejects(remove({ ids: ["away"] }), { code: "bus-unavailable" });
+  assert.equal(asked[0], "DELETE /v1/users/a%2Fb/notifications/n1");
+});

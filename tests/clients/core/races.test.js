@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { afterEach, test } from "node:test";
+import { CLOCK } from "../../../clients/core/src/engine.js";
 import { Welcomes } from "../../../clients/core/src/welcomes.js";
 import { until } from "./support/server.js";
 import { TIMING, disconnectAll, twoLinks } from "./support/two_links.js";
@@ -138,7 +139,7 @@ test("a channel that is refused over a stream does not end the client", async ()
 });
 
 test("what came late is asked for again when history could not be read", async () => {
-  const w = twoLinks({ transports: ["websocket"] });
+  const w = twoLinks({ transports: ["websocket"], clock: { ...CLOCK, random: () => 0 } });
   const socket = await w.live();
   let tries = 0;
   w.answers["/v1/channels/topic%3Aa/history"] = () => {
@@ -242,4 +243,55 @@ test("a hidden tab, whose timers ring once a minute, keeps its quiet socket", as
   w.sockets[0].send = () => {}; // and one that answers no more is still found
   for (const end = now + 300_000; now < end; now += 60_000) await ring();
   assert.equal(w.sockets.length, 2);
+});
+
+/** Refuses the first `times` commands of type `counters`, then answers; the number asked so far. */
+function counting(socket, code, times) {
+  let asked = 0;
+  const send = socket.send;
+  socket.send = (text) => {
+    send.call(socket, text);
+    const { type, ref } = JSON.parse(text);
+    if (type !== "counters") return;
+    asked += 1;
+    const answer = asked <= times ? { type: "error", ref, code, reason: "" } : { type: "inbox_counters", ref, inbox: { unread: 2, unseen: 1, revision: [5, 5] } };
+    queueMicrotask(() => socket.frame(answer));
+  };
+  return () => asked;
+}
+
+test("counters that could not be read are asked for again; what is refused for good is not", async () => {
+  for (const [code, asked] of [["bus-unavailable", 3], ["not-available", 1]]) {
+    const w = twoLinks({ transports: ["websocket"], clock: { ...CLOCK, random: () => 0 } });
+    const count = counting(await w.live(), code, 2);
+    w.client.on("badge", () => {});
+    await until(() => count() === asked && (asked === 1 || w.client.badge?.unread === 2));
+    await settled();
+    assert.equal(count(), asked);
+    w.client.disconnect();
+  }
+});
+
+test("counters are asked for only while somebody listens, and not after disconnect", async () => {
+  const w = twoLinks({ transports: ["websocket"], clock: { ...CLOCK, random: () => 0 } });
+  const count = counting(await w.live(), "bus-unavailable", Infinity);
+  const off = w.client.on("badge", () => {});
+  await until(() => count() === 2);
+  off();
+  const before = count();
+  await new Promise((done) => setTimeout(done, 200));
+  assert.ok(count() <= before, "nobody listens");
+});
+
+test("a hole of what came late that cannot be filled is told once more, as one to read again", async () => {
+  const w = twoLinks({ transports: ["websocket"] });
+  const socket = await w.live();
+  const gaps = [];
+  w.client.on("gap", (gap) => gaps.push(gap));
+  w.answers["/v1/h"] = () => new Response(JSON.stringify({ code: "forbidden-channel", retryable: false }), { status: 403 });
+  socket.frame({ type: "gap", channel: "user:alice", reason: "late", cursor: "e-3", history_url: "/v1/h?after=e-1" });
+  await until(() => gaps.length === 2);
+  await settled();
+  assert.deepEqual(gaps.map(({ channel, reason, filled }) => [channel, reason, filled]), [["user:alice", "late", undefined], ["user:alice", "late", false]]);
+  await assert.rejects(gaps[1].backfill(), { code: "forbidden-channel" });
 });

@@ -341,3 +341,37 @@ test("what a connection says after its end is not heard", () => {
   m.tell({ type: "closed", link: "ws", gen, code: 4004, reason: "revoked" });
   assert.deepEqual(m.state, before);
 });
+
+test("a server that always says retry_ms 0 is not asked in a loop", () => {
+  for (const strict of [false, true]) {
+    for (const type of ["bye", "drain"]) {
+      const m = new Machine({ has: { ws: true, sse: false }, strict });
+      m.tell({ type: "connect" });
+      const waits = [];
+      for (let time = 0; time < 6; time += 1) {
+        m.ring("ws");
+        m.welcome("ws");
+        m.frame("ws", { type, code: 4101, reason: "busy", retry_ms: 0 });
+        waits.push(m.timers.get("ws") - m.now);
+      }
+      assert.equal(waits[0], 0, "once it is as the server says");
+      assert.deepEqual(waits.slice(1), [1_000, 2_000, 4_000, 8_000, 15_000], "half of the ceiling: 2 s, 4 s, …");
+      m.ring("ws");
+      m.welcome("ws");
+      m.ring("ws", 10); // it has lasted
+      m.frame("ws", { type, code: 4101, reason: "busy", retry_ms: 0 });
+      assert.equal(m.timers.get("ws") - m.now, 0);
+    }
+  }
+});
+
+test("a delay the server has spread is kept, again and again", () => {
+  const m = new Machine({ has: { ws: true, sse: false } });
+  m.tell({ type: "connect" });
+  for (let time = 0; time < 6; time += 1) {
+    m.ring("ws");
+    m.welcome("ws");
+    m.frame("ws", { type: "drain", retry_ms: 1_500 });
+    assert.equal(m.timers.get("ws") - m.now, 1_500);
+  }
+});
