@@ -75,7 +75,7 @@ async def test_slow_readers_hold_up_nobody_and_catch_up_when_they_read(tmp_path:
 
 async def test_a_reader_that_stays_slow_is_sent_away_and_resumes_by_cursor(tmp_path: Path) -> None:
     changes = Changes()
-    settings = {**SETTINGS, "delivery.lag_limit_s": 1}
+    settings = {**SETTINGS, "delivery.lag_limit_s": 4}
     async with (
         ServerProcess("sqlite", tmp_path, settings=settings) as server,
         Publisher([server.base_url], PUBLISHER, ["topic:big"], changes, pad=PAD) as publisher,

@@ -1,5 +1,4 @@
 import { DualcastError } from "./errors.js";
-import { ROUTES } from "./routes.js";
 
 /**
  * @typedef {object} Command
@@ -92,20 +91,35 @@ export class Commands {
   /** @param {string} ref */
   #way(ref) {
     const command = this.#open.get(ref);
-    if (!command || command.timer) return;
+    if (!command || command.timer || this.#ask(ref, command)) return;
+    if (this.#ways.stream()) this.#post(ref, command);
+    else if (command.type === "typing") this.#end(ref, "disconnected");
+  }
+
+  /** Over the socket; false: there is none. @param {string} ref @param {Command} command */
+  #ask(ref, command) {
     const { type, fields } = command;
-    if (this.#ways.socket({ type, ref, ...fields })) {
-      command.timer = setTimeout(() => this.#end(ref, "timeout"), ANSWER_MS);
-    } else if (this.#ways.stream() && ROUTES[type]) {
-      command.timer = REST;
-      ROUTES[type](this.#ways.rest, this.#ways.user(), fields).then(
-        (reply) => this.#take(ref)?.resolve({ ...reply, type }),
-        (error) => {
-          command.timer = 0;
-          if (error.code !== "unreachable" || type === "typing") this.#take(ref)?.reject(error);
-        },
-      );
-    } else if (type === "typing") this.#end(ref, "disconnected");
+    const sent = this.#ways.socket({ type, ref, ...fields });
+    if (sent) command.timer = setTimeout(() => this.#end(ref, "timeout"), ANSWER_MS);
+    return sent;
+  }
+
+  /**
+   * Over REST: read when it is needed, which it is on few pages. What has no way there waits for a socket.
+   * @param {string} ref @param {Command} command
+   */
+  async #post(ref, command) {
+    const { type, fields } = command;
+    command.timer = REST;
+    const route = await import("./routes.js").then(({ ROUTES }) => ROUTES[type], () => undefined);
+    try {
+      const reply = route && { ...(await route(this.#ways.rest, this.#ways.user(), fields)), type };
+      if (reply) return void this.#take(ref)?.resolve(reply);
+    } catch (/** @type {any} */ error) {
+      if (error.code !== "unreachable" || type === "typing") return void this.#take(ref)?.reject(error);
+    }
+    command.timer = 0;
+    if (this.#open.has(ref)) this.#ask(ref, command);
   }
 
   /** @param {string} ref */

@@ -83,7 +83,7 @@ export class ChannelFeed {
 
   #gap = (/** @type {import("./channels.js").Gap} */ gap) => {
     // What the client fills by itself arrives as events; of any other there is something that history has not.
-    if (gap.reason === "late" && this.#hub.client.options.backfill !== "none") return;
+    if (gap.reason === "late" && gap.filled !== false && this.#hub.client.options.backfill !== "none") return;
     this.store.patch({ gap });
     this.onGap?.(gap);
   };

@@ -18,7 +18,7 @@ import { change, state, unknown } from "./presence.js";
  * @typedef {object} Gap
  * @property {string} channel @property {string} reason
  * @property {string} [after] @property {string} [oldest] cursors
- * @property {string} history_url
+ * @property {string} history_url @property {boolean} [filled] false: it could not be filled
  * @property {() => Promise<number>} backfill delivers what history has, and says how many
  */
 /**
