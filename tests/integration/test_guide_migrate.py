@@ -235,7 +235,14 @@ async def upgrades_fail(here: Site) -> None:
 
 async def muted(here: Site) -> None:
     """The page's stream is silent beside its socket, the old page's never; it takes over when that ends."""
-    await here.server.until_metric("dualcast_sessions_muted", lambda value: value >= 1)
+    try:
+        await here.server.until_metric("dualcast_sessions_muted", lambda value: value >= 1)
+    except TimeoutError:
+        sockets = await here.page.run("sockets.map((one) => one.readyState)")
+        answer = await here.http.get("/v1/connections", params={"user": "alice"})
+        counts = [await here.server.metric(f"dualcast_{name}") for name in ("instances", "mutes", "unmutes")]
+        here.page.console.append(f"{sockets} {counts} {answer.text} {await here.ask('migration')}")
+        raise AssertionError(f"nothing is muted: {here.page.console} {here.page.failures}") from None
     await here.say("over the socket")
     await here.heard_by_bob("over the socket")
     await here.page.run("sockets.at(-1).close()")
