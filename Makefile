@@ -11,8 +11,8 @@ PY := $(BIN)/python -P
 STAMP := $(VENV)/.installed
 JS_STAMP := clients/node_modules/.installed
 ARGS ?=
-# Tests mostly wait for servers they started; files run in three processes at a time.
-WORKERS ?= 3
+# Tests mostly wait for servers they started; files run in four processes at a time.
+WORKERS ?= 4
 
 .PHONY: help run test test-js check format bench demo-migration lock clean
 .PHONY: test-packages bench-packages
@@ -23,9 +23,11 @@ help: ## List the targets
 run: $(STAMP) ## Start the server on port 8000 with a demo tenant; data under ./data
 	@exec $(BIN)/dualcast serve --dev --data-dir data $(ARGS)
 
+# The JavaScript tests run beside the others; what they say comes at the end.
 test: check test-packages ## Run `check` and every test; ARGS="-k name" passes options to pytest
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
-	@$(MAKE) test-js
+	@log=$$(mktemp); $(MAKE) test-js >"$$log" 2>&1 & js=$$!; failed=0; \
+	  $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS) || failed=1; \
+	  wait $$js || failed=1; cat "$$log"; rm "$$log"; exit $$failed
 
 test-js: $(STAMP) $(JS_STAMP) ## Run the tests of the JavaScript clients
 	DUALCAST_BIN=$(abspath $(BIN))/dualcast node --test --test-timeout=180000 tests/clients/

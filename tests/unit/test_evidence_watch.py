@@ -21,6 +21,7 @@ from dualcast_migration.evidence.metrics import guard_families
 from dualcast_migration.evidence.since import Since, staged_since
 from dualcast_migration.evidence.watch import Watch
 from dualcast_migration.figures import Window
+from dualcast_migration.guard import BUCKET_S, SETTLE_S
 from dualcast_migration.policy import StageRecord
 from dualcast_migration.stage import Stage
 
@@ -218,3 +219,28 @@ async def test_since_when_is_told_by_the_last_change_of_stage_or_cohort() -> Non
     assert await staged_since(history, "t") == Since(9.0, back=True)
     history.pages = {0: Page([Entry(9_000, fewer, fallback)], 0)}
     assert await staged_since(history, "t") == Since(9.0)
+
+
+async def test_who_undoes_a_step_back_at_once_is_not_sent_back_for_the_same_trouble() -> None:
+    """The guard stepped back; an operator undid it 2 s later and took everybody in after one more."""
+    fallback, shadow = StageRecord(stage=Stage.FALLBACK), StageRecord(stage=Stage.SHADOW)
+    fewer = replace(fallback, cohort=Cohort(percent=10))
+    undone = [Entry(63_000, fewer, fallback), Entry(62_000, shadow, fewer), Entry(60_000, fewer, shadow)]
+    long_ago = [Entry(1_000, None, fewer)]
+
+    class History:
+        def __init__(self) -> None:
+            self.pages = {0: Page([*undone, *long_ago], 0)}
+
+        async def history(self, tenant: str, *, before: int = 0, limit: int = 50) -> Page:
+            return self.pages[before]
+
+    history = History()
+    assert (await staged_since(history, "t")).counted_s == 60 + SETTLE_S
+    history.pages = {0: Page(undone[:2], 7), 7: Page([undone[2], *long_ago], 0)}
+    assert (await staged_since(history, "t")).counted_s == 60 + SETTLE_S
+    settled = 60_000 + (SETTLE_S + BUCKET_S) * 1_000
+    history.pages = {0: Page([Entry(settled, shadow, fewer), undone[2]], 0)}
+    assert (await staged_since(history, "t")).counted_s == settled / 1_000 - BUCKET_S == 60 + SETTLE_S
+    history.pages = {0: Page([Entry(settled - 1_000, shadow, fewer), undone[2]], 0)}
+    assert (await staged_since(history, "t")).counted_s == 60 + SETTLE_S

@@ -11,7 +11,7 @@ from dualcast.sections import Delivery
 from dualcast.session.node import SessionSettings
 
 TEXT = (Path(__file__).parents[2] / "docs/protocol.md").read_text(encoding="utf-8")
-IN_FRAMES = {"bad-command", "not-available"}
+IN_FRAMES = {"bad-command", "fixed-channel", "not-available"}
 """Codes of `error` frames that no REST endpoint answers."""
 HEADERS = {"successor-version"}
 FALLBACK_REASONS = {"open-failed"}
