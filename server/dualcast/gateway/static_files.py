@@ -1,4 +1,5 @@
-"""Files the server carries with it: read once, compressed once, each with a strong ETag (RFC 9110 8.8).
+"""Files the server carries with it: read once, compressed when first asked for, each with a strong ETag (RFC
+9110 section 8.8).
 
 There is no path from a request to the file system: what is served was found when the server started.
 """
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
 from hashlib import sha256
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -15,7 +18,6 @@ from typing import Any
 
 from litestar import Request, Response
 from litestar.datastructures import Headers
-from msgspec import Struct
 
 MEDIA_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "json": "application/json"}
 HEADERS = {
@@ -28,32 +30,34 @@ HEADERS = {
 }
 
 
-class StaticFile(Struct, frozen=True):
-    """A file as it goes out. `packed`: its gzip form, b"" where that is no shorter; `tag`: of `content`."""
+@dataclass(frozen=True)
+class StaticFile:
+    """A file as it goes out. `tag`: of `content`."""
 
     content: bytes
-    packed: bytes
     media_type: str
     tag: str
+
+    @cached_property
+    def packed(self) -> bytes:
+        """Its gzip form, b"" where that is no shorter. A start does not wait for it."""
+        packed = gzip.compress(self.content, mtime=0)
+        return packed if len(packed) < len(self.content) else b""
 
 
 def static_file(name: str, content: bytes) -> StaticFile:
     """`name` says the media type by its ending; raises KeyError for one that is not known."""
-    packed = gzip.compress(content, mtime=0)
-    return StaticFile(
-        content=content,
-        packed=packed if len(packed) < len(content) else b"",
-        media_type=MEDIA_TYPES[name.rpartition(".")[2]],
-        tag=sha256(content).hexdigest()[:32],
-    )
+    return StaticFile(content, MEDIA_TYPES[name.rpartition(".")[2]], sha256(content).hexdigest()[:32])
 
 
-def page_files() -> dict[str, StaticFile]:
+@cache
+def page_files() -> Mapping[str, StaticFile]:
     """What the server's pages are made of, by file name."""
     return _below(files("dualcast.gateway") / "static")
 
 
-def client_files() -> dict[str, StaticFile]:
+@cache
+def client_files() -> Mapping[str, StaticFile]:
     """The modules of `@dualcast/client` by path below its `src`: `index.js`, `transports/port.js`.
 
     A wheel has them inside the package, an editable install in the work tree beside it; {} where there is
@@ -68,7 +72,7 @@ def client_files() -> dict[str, StaticFile]:
 
 def answer(request: Request[Any, Any, Any], file: StaticFile) -> Response[bytes]:
     """200 with the file in an encoding the caller takes, or 304 when it has that already."""
-    packed = bool(file.packed) and _takes_gzip(request.headers)
+    packed = _takes_gzip(request.headers) and bool(file.packed)
     tag = f'"{file.tag}-gzip"' if packed else f'"{file.tag}"'
     headers = {**HEADERS, "etag": tag}
     if _has(request.headers.get("if-none-match", ""), tag):
