@@ -14,14 +14,11 @@ from typing import Any
 
 import pytest
 
-from support.chromium import Chromium
-from support.client_door import Door
-from support.example_site import CLIENTS, EXAMPLES, ExamplePage, ExampleSite, example_site
+from support.example_site import CLIENTS, EVIL, EXAMPLES, ExamplePage, ExampleSite, example_page, example_site
 from support.server_process import token
 
 pytestmark = pytest.mark.anyio
 
-EVIL = "<img src=x onerror='window.evil=1'>"
 VANILLA = "clients/examples/vanilla/"
 
 
@@ -33,11 +30,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExampleSite]:
 
 @pytest.fixture
 async def page(site: ExampleSite) -> AsyncIterator[ExamplePage]:
-    async with Door(site.server.port) as door, Chromium() as browser:
-        found = ExamplePage(browser, site, door)
+    async with example_page(site) as found:
         yield found
-        assert browser.console == [], "nothing may complain"
-        assert not await browser.run("window.evil")
 
 
 # ── vanilla: the client ──

@@ -13,9 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.chromium import Chromium
-from support.client_door import Door
-from support.example_site import CLIENTS, EXAMPLES, ExamplePage, ExampleSite, example_site
+from support.example_site import CLIENTS, EVIL, EXAMPLES, ExamplePage, ExampleSite, example_page, example_site
 from support.server_process import token
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +21,6 @@ pytestmark = pytest.mark.anyio
 APPS = ("react", "vue")
 BADGE = ".dc-bell > [role=status]"
 NO_BADGE = f"!document.querySelector('{BADGE}').textContent"
-EVIL = "<img src=x onerror='window.evil=1'>"
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +31,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExampleSite]:
 
 @pytest.fixture
 async def page(site: ExampleSite) -> AsyncIterator[ExamplePage]:
-    async with Door(site.server.port) as door, Chromium() as browser:
-        found = ExamplePage(browser, site, door)
+    async with example_page(site) as found:
         yield found
-        assert browser.console == [], "nothing may complain"
-        assert not await browser.run("window.evil")
 
 
 async def build(name: str, root: Path) -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import pytest
 
 from dualcast_client.wanted import Backend
 from support.client_package import bodies, package
+from support.client_rig import numbers_of
 from support.node import Node, running_node
 
 pytestmark = pytest.mark.anyio
 TRANSPORTS: Any = ("websocket", "sse")
 PATIENCE_S = 30.0
+numbers = partial(numbers_of, seconds=PATIENCE_S)
 
 
 @pytest.fixture(scope="module", params=["memory", "redis"])
@@ -35,16 +38,6 @@ def anyio_backend() -> str:
 
 def client_of(node: Node, sub: str = "alice", **more: Any) -> package.AsyncClient:
     return package.AsyncClient(node.base_url, node.token(sub, channels=["topic:*"]), **more)
-
-
-async def numbers(stream: package.Stream, until: int) -> list[int]:
-    found = []
-    async with asyncio.timeout(PATIENCE_S):
-        async for publication in stream:
-            found.append(publication.data["n"])
-            if found[-1] == until:
-                break
-    return found
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

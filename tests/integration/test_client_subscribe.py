@@ -9,6 +9,7 @@ import random
 import time
 import traceback
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ import pytest
 from msgspec.structs import replace
 
 from support.client_package import package
+from support.client_rig import numbers_of
 from support.node import Node, place, running_node
 
 pytestmark = pytest.mark.anyio
 TRANSPORTS = ("websocket", "sse")
 PATIENCE_S = 20.0
+numbers = partial(numbers_of, seconds=PATIENCE_S)
 
 
 @pytest.fixture
@@ -31,17 +34,6 @@ async def node() -> AsyncIterator[Node]:
 
 def client_of(node: Node, sub: str = "alice", **claims: Any) -> package.AsyncClient:
     return package.AsyncClient(node.base_url, node.token(sub, channels=["topic:*"], **claims))
-
-
-async def numbers(stream: package.Stream, until: int) -> list[int]:
-    """What came on the topic, up to `until`."""
-    found = []
-    async with asyncio.timeout(PATIENCE_S):
-        async for publication in stream:
-            found.append(publication.data["n"])
-            if found[-1] == until:
-                break
-    return found
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

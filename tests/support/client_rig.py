@@ -113,3 +113,14 @@ async def published(client: Client, until: str = "end") -> list[tuple[str, str, 
 async def say_end(chat: Any, conversation: str = "c") -> None:
     """Tells all participants that nothing more comes."""
     await chat.broadcast_system_notification(conversation, END)
+
+
+async def numbers_of(stream: package.Stream, until: int, *, seconds: float) -> list[int]:
+    """The numbers `n` of what a subscription brought, up to `until`. Raises TimeoutError after `seconds`."""
+    found: list[int] = []
+    async with asyncio.timeout(seconds):
+        async for publication in stream:
+            found.append(publication.data["n"])
+            if found[-1] == until:
+                break
+    return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +21,7 @@ from support.server_process import SECRET, ServerProcess, token
 
 CLIENTS = Path(__file__).parents[2] / "clients"
 EXAMPLES = CLIENTS / "examples"
+EVIL = "<img src=x onerror='window.evil=1'>"
 SETTINGS = {"delivery.retry_min_ms": 100, "delivery.retry_max_ms": 300, "server.drain_s": 1}
 
 
@@ -146,3 +147,12 @@ SMALL = (
     ".filter(([, box]) => box.width && (box.height < 44 || box.width < 44)).map(([one]) => one.outerHTML)"
 )
 """JavaScript: controls that show and are less than 44 px wide or high."""
+
+
+@asynccontextmanager
+async def example_page(site: ExampleSite) -> AsyncIterator[ExamplePage]:
+    """A page on the site; at its end nothing has complained, and nothing of `EVIL` has run."""
+    async with Door(site.server.port) as door, Chromium() as browser:
+        yield ExamplePage(browser, site, door)
+        assert browser.console == [], "nothing may complain"
+        assert not await browser.run("window.evil")
