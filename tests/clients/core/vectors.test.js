@@ -15,12 +15,17 @@ const HEEDED = { gap: ["backfill"] };
 const clients = [];
 after(() => clients.forEach((one) => one.disconnect()));
 
-/** What a client is told of `type` by a connection that says this after its welcome. `text`: of a socket; else `bytes` of a stream. */
+/**
+ * What a client is told of `type` by a connection that says this after its welcome. `text`: of a socket; else `bytes` of a stream.
+ * Only the first connection says it: after some types the client has gone on to the next one before anybody looks.
+ */
 async function told(type, { text, bytes }) {
   const found = [];
   let say;
+  let connections = 0;
   class Socket {
     constructor() {
+      if (connections++) return;
       queueMicrotask(() => this.onopen());
       say = (data) => this.onmessage({ data });
       queueMicrotask(() => {
@@ -34,6 +39,7 @@ async function told(type, { text, bytes }) {
   }
   const fetcher = async (url) => {
     if (!String(url).includes("/v1/stream")) return new Response("{}", { status: 404 });
+    if (connections++) return new Promise(() => {});
     const body = new ReadableStream({
       async start(controller) {
         controller.enqueue(new TextEncoder().encode(`event: welcome\ndata: ${JSON.stringify(HELLO)}\n\n`));
@@ -51,7 +57,7 @@ async function told(type, { text, bytes }) {
   client.connect();
   await until(() => found.length > 0);
   client.disconnect();
-  assert.equal(found.length, 1);
+  assert.equal(found.length, 1, `${type}: ${JSON.stringify(found)}`);
   const detail = { ...found[0] };
   for (const name of HEEDED[type] ?? []) delete detail[name];
   return detail;
