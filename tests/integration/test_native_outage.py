@@ -14,13 +14,18 @@ from support.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
 
+IMPATIENT = {"connect_timeout_s": 1.0, "command_timeout_s": 1.0}
+"""A Redis that hangs is given up on sooner than by default, so that the tests do not wait for it."""
 PLAIN = [pytest.param(True, id="detached"), pytest.param(False, id="plain-asgi")]
 
 
 @asynccontextmanager
 async def on_own_redis(*, detach: bool = True) -> AsyncIterator[tuple[Node, RedisServer]]:
     with RedisServer(aof="always") as server:
-        async with place("redis", redis_url=server.url) as where, running_node(where, detach=detach) as node:
+        async with (
+            place("redis", redis_url=server.url) as where,
+            running_node(where, detach=detach, redis=IMPATIENT) as node,
+        ):
             try:
                 yield node, server
             finally:

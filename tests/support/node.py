@@ -170,12 +170,7 @@ def settings_for(where: Place, overrides: Mapping[str, Mapping[str, Any]]) -> Se
         "tenancy": {"file": str(tenants)},
     }
     if where.engine == "redis":
-        raw["redis"] = {
-            "url": where.redis_url,
-            "key_prefix": where.prefix,
-            "connect_timeout_s": 1.0,
-            "command_timeout_s": 1.0,
-        }
+        raw["redis"] = {"url": where.redis_url, "key_prefix": where.prefix}
     for section, values in overrides.items():
         raw.setdefault(section, {}).update(values)
     return msgspec.convert(raw, Settings)
