@@ -1,8 +1,8 @@
 """One tenant floods, the other hardly notices: its 99th percentile, alone and under the flood, printed.
 
-The bound is generous, since a test's machine may be busy, and tells all the same: without turns the quiet
-tenant's publications stand behind everything the loud one has sent, which takes longer than one of its
-batches.
+The bound is a share of what the flood's own batches take in the same run, since a busy machine slows both.
+Without turns the quiet tenant's publications stand behind everything the loud one has sent, which takes
+longer than one of its batches.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ pytestmark = pytest.mark.anyio
 
 RATE = 50.0
 ALONE, FLOODED = 50, 150
-BOUND_MS = 1_000.0
+SHARE = 1 / 4
+"""Measured: 1/50 alone on a machine, 1/8 beside six others."""
 ITEM = '{"to":{"user":"u-%d"},"title":"the flood"}'
 """Kept in inboxes: the most expensive kind of publication."""
 
@@ -43,7 +44,7 @@ async def test_the_other_tenants_p99_under_a_flood(engine: str, tmp_path: Path) 
                 account = await flood.stop()
             report(engine, alone, under, account, waiting)
             assert set(account.statuses) == {"200"}
-            assert under.p99_ms < min(BOUND_MS, account.median_s * 1000 / 2)
+            assert under.p99_ms < account.median_s * 1000 * SHARE
             for arrived in quiet.arrived.values():
                 assert [ident for ident, _ in arrived] == quiet.sent, "nothing lost, nothing twice, in order"
 
