@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -123,6 +124,18 @@ async def test_the_same_id_is_kept_once(store: ConversationStore, tenant: str) -
     elsewhere = await store.save(tenant, "d", "alice", "m1", b"d", strict=True)
     assert elsewhere.new and elsewhere.seq == 1
     assert len(await store.messages(tenant, "c", None, 0, 10)) == 2
+
+
+async def test_how_old_a_message_is_goes_by_one_clock(
+    store: ConversationStore, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make(store, tenant, "c", "alice")
+    first = await store.save(tenant, "c", "alice", "m1", b"1", strict=True)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    again = await store.save(tenant, "c", "alice", "m1", b"1", strict=True)
+    assert first.now_ms == first.saved_ms == again.saved_ms
+    assert 0 <= again.now_ms - again.saved_ms < 60_000
 
 
 async def test_messages_at_the_same_time_take_different_places(store: ConversationStore, tenant: str) -> None:

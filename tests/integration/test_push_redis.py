@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from contextlib import AsyncExitStack
 
 import msgspec
@@ -70,6 +71,21 @@ async def test_everything_that_holds_content_expires() -> None:
             left = await client.ttl(key)
             limit = 500 if b":x:l:" in key or key.endswith(b":x:b") else 86_400 + 100
             assert 0 < left <= limit, (key, left)
+
+
+@pytest.mark.parametrize("off_s", [-3600, 3600])
+async def test_a_deadline_goes_by_how_long_is_left_whatever_the_publishing_nodes_clock(
+    off_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node an hour behind queues a push for ten minutes: it is not over at once. An hour ahead: it ends."""
+    real = time.time
+    async with redis() as rig:
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda: real() + off_s)
+            await rig.push("a", deadline_ms=int((time.time() + 600) * 1000))
+        claim = await rig.claim()
+        (job,) = claim.jobs
+        assert 540_000 < job.deadline_ms - claim.facts.now_ms <= 601_000
 
 
 async def test_a_job_that_expired_is_forgotten() -> None:

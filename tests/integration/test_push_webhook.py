@@ -75,6 +75,15 @@ async def test_a_call_is_signed_and_says_everything() -> None:
         assert receiver.connections == 1, "the connection is used again"
 
 
+async def test_cookies_of_a_receiver_are_not_kept() -> None:
+    """They would grow without end, and go from the pushes of one tenant to those of another."""
+    async with receiving() as receiver, webhook(receiver.url) as provider:
+        receiver.answers = ["204 No Content|Set-Cookie: sid=of-acme; Path=/"]
+        await provider.send(job())
+        await provider.send(job(tenant="other"))
+        assert "cookie" not in receiver.calls[1].headers
+
+
 @pytest.mark.parametrize("status", ["200 OK", "201 Created", "202 Accepted", "204 No Content"])
 async def test_every_success_is_one(status: str) -> None:
     async with receiving() as receiver, webhook(receiver.url) as provider:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from dualcast.inbox.service import InboxService
 from dualcast.model.publication import Audience
 from support.rest_app import Rest, admin, auth, problem, publisher, rest
 
@@ -83,6 +84,16 @@ async def test_pages_and_filters() -> None:
         assert count.json().items() >= {"unread": 3, "unseen": 2}.items() and "kinds" not in count.json()
         count = await app.client.get("/v1/users/alice/unread-count?kinds=true", headers=auth("alice"))
         assert count.json()["kinds"] == {"alert": 1, "system": 2}
+
+
+async def test_counters_and_those_by_type_are_of_one_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes in between two readings would make one contradict the other."""
+    async with rest() as app:
+        await three(app)
+        monkeypatch.delattr(InboxService, "counts")
+        answer = await app.client.get("/v1/users/alice/unread-count?kinds=true", headers=auth("alice"))
+        counted = answer.json()
+        assert counted["unread"] == sum(counted["kinds"].values()) == 3
 
 
 async def test_every_state_by_one_and_by_many() -> None:

@@ -101,7 +101,7 @@ class Run:
         if who in self.shown and self.shown[who] != all_of_it:
             assert revision != before, "a change has a new revision"
         self.revisions[who], self.shown[who] = revision, all_of_it
-        assert await self.store.unread_by_kind(self.tenant, who) == self.model.kinds(who)
+        assert await self.store.counts_by_kind(self.tenant, who) == (badge, self.model.kinds(who))
         for states in (("unseen", "seen"), ("read",), ("seen", "archived")):
             assert await listing(self.store, self.tenant, who, limit=2, states=states) == self.model.listing(
                 who, states

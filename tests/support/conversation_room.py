@@ -63,7 +63,8 @@ async def opened(settings: ConversationSettings | None = None, **how: Any) -> As
     await state.start()
     grants = Grants(state, StateFollower(state))
     store = SqlConversations(bus.database, settings, clock)
-    service = ConversationService(store, Announcer(bus, clock=clock), grants, settings, clock=clock, **how)
+    how = {"clock": clock, "monotonic": clock, **how}
+    service = ConversationService(store, Announcer(bus, clock=clock), grants, settings, **how)
     one = Room(bus, grants, service, clock)
     try:
         await service.set_participants("t", "c", ["alice", "bob", "carol"])

@@ -109,6 +109,16 @@ async def test_users_are_limited_and_backends_are_not() -> None:
         await room.service.send("t", "c", "alice", said)
 
 
+async def test_a_clock_that_is_set_back_refuses_nobody() -> None:
+    settings = ConversationSettings(messages_per_user_per_s=2, signals_per_user_per_s=2, burst_s=1)
+    async with opened(settings, monotonic=lambda: 5.0) as room:
+        await room.service.send("t", "c", "alice", NewMessage(content="x"))
+        await room.service.typing("t", "c", "alice", True)
+        room.clock.skip(-3600)
+        await room.service.send("t", "c", "alice", NewMessage(content="y"))
+        await room.service.typing("t", "c", "alice", False)
+
+
 async def test_the_table_of_users_is_bounded() -> None:
     pace = Pace(1.0, 1.0, lambda: 5.0, max_keys=2)
     for user in ("a", "b", "c", "a"):  # the first was forgotten

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from dualcast.bus.announcing import Announcer
 from dualcast.conversations.broadcasts import MAX_FORMER
 from dualcast.conversations.model import NewMessage, UnknownConversation, time_text
-from dualcast.conversations.service import REPEAT_MS
+from dualcast.conversations.service import REPEAT_MS, ConversationService
+from dualcast.conversations.sql import SqlConversations
 from dualcast.model.errors import BusUnavailable, IdempotencyConflict, TooManyTargets
 from support.conversation_room import Room, data, opened, push
 
@@ -93,6 +95,23 @@ async def test_the_same_id_is_sent_once_and_answered_the_same(room: Room) -> Non
     room.news()
     assert (await room.service.send("t", "d", "bob", asked)).conversation_id == "d"
     assert len(room.news()) == 1
+
+
+@pytest.mark.parametrize("off_s", [-3600, 3600])
+async def test_how_old_a_message_is_goes_by_the_stores_clock(room: Room, off_s: float) -> None:
+    """A node whose clock is off tells from a late repetition what was sent again at once."""
+    store = SqlConversations(room.bus.database, None, room.clock)
+    announcer = Announcer(room.bus, clock=room.clock)
+    skewed = ConversationService(store, announcer, room.grants, clock=lambda: room.clock() + off_s)
+    asked = NewMessage(content="hi", id="m1")
+    room.bus.error = BusUnavailable("away")
+    first = await skewed.send("t", "c", "bob", asked)
+    room.bus.error = None
+    assert await skewed.send("t", "c", "bob", asked) == first
+    assert len(room.news()) == 1
+    room.clock.skip(REPEAT_MS / 1000 + 1)
+    assert await skewed.send("t", "c", "bob", asked) == first
+    assert not room.news() and not room.bus.duplicates
 
 
 @pytest.mark.parametrize("error", [BusUnavailable("away"), RuntimeError("a secret")])

@@ -222,6 +222,29 @@ async def test_a_retry_after_holds_the_tenants_other_jobs_too_but_nobody_elses()
             assert await rig.waiting("busy") == 3
 
 
+async def test_a_retry_after_of_nothing_does_not_use_up_all_attempts_at_once() -> None:
+    """A receiver that restarts behind a proxy says 503 and "Retry-After: 0" for a while."""
+    async with memory() as rig:
+        waits: list[float] = []
+
+        def jitter(bound: float) -> float:
+            waits.append(bound)
+            return bound
+
+        provider = Raising(TryLater("http-503", retry_after_s=0.0))
+        async with working(PushWorker(rig.queue, provider, options(), jitter=jitter)):
+            await rig.push("alice")
+            for attempt in range(1, 4):
+                await provider.until(lambda: len(provider.jobs) == attempt)  # noqa: B023 - waited for here
+                async with asyncio.timeout(WAIT_S):
+                    while (await rig.queue.facts(rig.tenant)).counts.get("retried", 0) < attempt:
+                        await asyncio.sleep(0.002)
+                assert not (await rig.queue.claim(rig.tenant, 1, 60.0, "t")).jobs, "it waits its time"
+                await rig.elapse(2.0 ** (attempt - 1) + 0.1)
+            await provider.until(lambda: len(provider.jobs) == 4)
+        assert waits[:3] == [1.0, 2.0, 4.0]
+
+
 async def test_an_engine_that_is_away_is_waited_out() -> None:
     async with memory() as rig:
         provider = Gated()

@@ -14,7 +14,7 @@ MAX_KEYS = 20_000
 
 
 class Pace:
-    """One bucket per user. A rate of 0: no limit. `clock` gives seconds."""
+    """One bucket per user. A rate of 0: no limit. `clock` gives seconds, never fewer than before."""
 
     def __init__(
         self, rate_per_s: float, burst_s: float, clock: Callable[[], float], *, max_keys: int = MAX_KEYS

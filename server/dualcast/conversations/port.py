@@ -29,6 +29,8 @@ class Saved(Struct, frozen=True):
     seq: int
     body: bytes
     saved_ms: int
+    now_ms: int
+    """Both by the store's clock: nodes may differ from it."""
     new: bool
     participants: Participants
 

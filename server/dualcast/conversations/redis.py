@@ -102,8 +102,8 @@ class RedisConversations:
             self._age_ms,
             self._former_ms,
         ]
-        new, seq, stored, saved_ms, people = await self._ask("save", tenant, asked, body)
-        return Saved(int(seq), stored, int(saved_ms), bool(new), _people(people))
+        new, seq, stored, saved_ms, now_ms, people = await self._ask("save", tenant, asked, body)
+        return Saved(int(seq), stored, int(saved_ms), int(now_ms), bool(new), _people(people))
 
     async def messages(
         self, tenant: str, conversation: str, user: str | None, before: int, limit: int

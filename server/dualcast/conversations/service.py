@@ -62,7 +62,7 @@ class ConversationService:
     `user`: the participant who acts; None (or `backend=True`): a backend of the tenant, which may act in
     every conversation. All methods raise BusUnavailable, BadChannel (an id), and where there is a
     conversation, UnknownConversation and NotAParticipant. `push_ready`, `poke_push`: of the push room, see
-    `Broadcasts`. `clock` gives Unix seconds.
+    `Broadcasts`. `clock` gives Unix seconds, `monotonic` seconds that nobody sets back: rates go by them.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class ConversationService:
         push_ready: Callable[[str], Awaitable[object]] | None = None,
         poke_push: Callable[[str], object] | None = None,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._grants = grants
@@ -85,8 +86,8 @@ class ConversationService:
         self._clock = clock
         self._new_id = Uuid7()
         limits = self._settings
-        self._messages = Pace(limits.messages_per_user_per_s, limits.burst_s, clock)
-        self._signals = Pace(limits.signals_per_user_per_s, limits.burst_s, clock)
+        self._messages = Pace(limits.messages_per_user_per_s, limits.burst_s, monotonic)
+        self._signals = Pace(limits.signals_per_user_per_s, limits.burst_s, monotonic)
 
     # ── participants ──
 
@@ -154,7 +155,7 @@ class ConversationService:
         if not saved.new:
             if not same_message(stored, asked):
                 raise IdempotencyConflict("this message id was used for another message")
-            if now_ms - saved.saved_ms > REPEAT_MS:
+            if saved.now_ms - saved.saved_ms > REPEAT_MS:
                 return stored
         if not backend:
             copied = len(body) * len(saved.participants.users)

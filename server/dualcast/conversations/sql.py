@@ -111,7 +111,7 @@ class SqlConversations:
                 (no, ident),
             ).fetchone()
             if found is not None:
-                return Saved(found[0], found[1], found[2], False, people)
+                return Saved(found[0], found[1], found[2], now_ms, False, people)
             seq = last + 1
             db.execute(
                 "UPDATE conversations_room SET last_seq = ?, last_ms = ? WHERE no = ?", (seq, now_ms, no)
@@ -121,7 +121,7 @@ class SqlConversations:
             )
             _move(db, no, sender, seq)
             self._tidy(db, no, seq, now_ms)
-            return Saved(seq, body, now_ms, True, people)
+            return Saved(seq, body, now_ms, now_ms, True, people)
 
         now_ms = self._now_ms()
         return await self._db.write(work)

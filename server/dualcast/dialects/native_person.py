@@ -18,6 +18,7 @@ UserId = Annotated[str, Meta(min_length=1, max_length=256)]
 ConversationId = Annotated[str, Meta(min_length=1, max_length=256)]
 MessageId = Annotated[str, Meta(min_length=1, max_length=128, description="Printable ASCII.")]
 Word = Annotated[str, Meta(min_length=1, max_length=64)]
+Kind = Annotated[str, Meta(min_length=1, max_length=128, description="A notification type.")]
 ItemIds = Annotated[list[ItemId], Meta(min_length=1, max_length=200)]
 
 
@@ -28,7 +29,7 @@ class ListInbox(ClientFrame, tag="inbox", frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=100)] = 50
     states: Annotated[tuple[State, ...], Meta(max_length=4)] = ()
     """Only items in one of these states; [] is all of them, archived ones too."""
-    kinds: Annotated[tuple[Word, ...], Meta(max_length=20)] = ()
+    kinds: Annotated[tuple[Kind, ...], Meta(max_length=20)] = ()
     """Only notifications of one of these types."""
 
 
@@ -59,7 +60,7 @@ class UnreadItems(_Marking, tag="unread", frozen=True, kw_only=True):
 
 
 class ArchiveItems(_Marking, tag="archive", frozen=True, kw_only=True):
-    """Puts items away: neither counted nor listed unless asked for. Exactly one of `ids` and `all`."""
+    """Puts items away: they are counted no longer, and listed as archived. Exactly one of `ids` and `all`."""
 
 
 class DeleteItems(_Marking, tag="delete", frozen=True, kw_only=True):

@@ -130,8 +130,9 @@ async def unread_count(
     owner = own_or_backend(caller, user)
     by_kind: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
     if kinds:
-        by_kind = await services.inbox.unread_by_kind(caller.tenant, owner)
-    badge = await services.inbox.counts(caller.tenant, owner)
+        badge, by_kind = await services.inbox.counts_by_kind(caller.tenant, owner)
+    else:
+        badge = await services.inbox.counts(caller.tenant, owner)
     return UnreadCount(badge.unread, badge.unseen, _revision(badge), by_kind)
 
 

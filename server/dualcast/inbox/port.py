@@ -129,8 +129,9 @@ class InboxStore(Protocol):
 
     async def counts(self, tenant: str, user: str) -> Badge: ...
 
-    async def unread_by_kind(self, tenant: str, user: str) -> dict[str, int]:
-        """How many items of each kind are unseen or seen; kinds without any are missing."""
+    async def counts_by_kind(self, tenant: str, user: str) -> tuple[Badge, dict[str, int]]:
+        """The counters, and in the same step how many items of each kind are unseen or seen; kinds without
+        any are missing."""
         ...
 
     async def change(

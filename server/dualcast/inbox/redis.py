@@ -97,9 +97,10 @@ class RedisInbox:
         reply = await self._scripting.call("inbox_counts", tenant, _pack((_part(user), False)), read=True)
         return _badge(reply[0])
 
-    async def unread_by_kind(self, tenant: str, user: str) -> dict[str, int]:
+    async def counts_by_kind(self, tenant: str, user: str) -> tuple[Badge, dict[str, int]]:
         reply = await self._scripting.call("inbox_counts", tenant, _pack((_part(user), True)), read=True)
-        return {kind.decode(): count for kind, count in zip(reply[1::2], reply[2::2], strict=True)}
+        kinds = {kind.decode(): count for kind, count in zip(reply[1::2], reply[2::2], strict=True)}
+        return _badge(reply[0]), kinds
 
     async def change(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -29,6 +30,8 @@ _STATES: Mapping[Status, tuple[State, ...]] = {
 EVENT = "inbox"
 MAX_PAGE = 100
 MAX_KINDS = 20
+TOGETHER = 50
+"""Users who are told of something at a time."""
 log = structlog.get_logger("dualcast.inbox")
 
 
@@ -131,9 +134,9 @@ class InboxService:
     async def counts(self, tenant: str, user: str) -> Badge:
         return await self._store.counts(tenant, check_id(user))
 
-    async def unread_by_kind(self, tenant: str, user: str) -> dict[str, int]:
-        """How many items of each type are unseen or seen."""
-        return await self._store.unread_by_kind(tenant, check_id(user))
+    async def counts_by_kind(self, tenant: str, user: str) -> tuple[Badge, dict[str, int]]:
+        """The counters, and how many items of each type are unseen or seen: of one moment."""
+        return await self._store.counts_by_kind(tenant, check_id(user))
 
     async def mark(
         self, tenant: str, user: str, state: Mark, ids: Sequence[str] | None, by_connection: str = ""
@@ -168,20 +171,21 @@ class InboxService:
         await self._announce(tenant, ALL, _encode(Withdrawn("withdrawn", (ident,), revision)), None)
         return True
 
-    async def added(self, tenant: str, users: Sequence[str], ident: str) -> None:
-        """Tells all devices of `users` their counters, after item `ident` came in with a publication that
-        only
-        some of their devices were due. Raises nothing: what is stored is stored."""
-        for user in users:
+    async def added(self, tenant: str, items: Sequence[tuple[str, str]]) -> None:
+        """Tells all devices of the users in `items`, (user, id) each, their counters, after those came in
+        with publications that only some of their devices were due; TOGETHER at a time, because a publisher
+        waits for it. Raises nothing: what is stored is stored."""
+        for start in range(0, len(items), TOGETHER):
+            some = items[start : start + TOGETHER]
             try:
-                badge = await self._store.counts(tenant, user)
+                badges = await asyncio.gather(*(self._store.counts(tenant, user) for user, _ in some))
             except BusUnavailable:
-                self.unannounced += 1
+                self.unannounced += len(items) - start
                 log.warning("inbox_change_not_announced", tenant=tenant)
                 return
-            revision = badge.user_revision, badge.tenant_revision
-            change = Change("added", (ident,), badge.unread, badge.unseen, revision)
-            await self._announce(tenant, user_channel(user), _encode(change), None)
+            await asyncio.gather(
+                *(self._tell_added(tenant, *item, badge) for item, badge in zip(some, badges, strict=True))
+            )
 
     async def _change(
         self,
@@ -208,6 +212,11 @@ class InboxService:
             audience = Audience(exclude_connections=(by_connection,)) if by_connection else None
             await self._announce(tenant, channel, data, audience)
         return marked
+
+    async def _tell_added(self, tenant: str, user: str, ident: str, badge: Badge) -> None:
+        revision = badge.user_revision, badge.tenant_revision
+        change = Change("added", (ident,), badge.unread, badge.unseen, revision)
+        await self._announce(tenant, user_channel(user), _encode(change), None)
 
     async def _announce(self, tenant: str, channel: str, data: bytes, audience: Audience | None) -> None:
         try:

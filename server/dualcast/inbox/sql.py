@@ -98,13 +98,13 @@ class SqlInbox:
     async def counts(self, tenant: str, user: str) -> Badge:
         return await self._read(tenant, user, badge)
 
-    async def unread_by_kind(self, tenant: str, user: str) -> dict[str, int]:
-        def work(db: sqlite3.Connection, account: Account) -> dict[str, int]:
+    async def counts_by_kind(self, tenant: str, user: str) -> tuple[Badge, dict[str, int]]:
+        def work(db: sqlite3.Connection, account: Account) -> tuple[Badge, dict[str, int]]:
             kinds = Counter(dict(db.execute(UNREAD_KINDS, (account.user_no,)).fetchall()))
             unread = frozenset((0, 1))
             wide = chain(_wide(db, account, NO_END, unread), _marked(db, account, NO_END, unread))
             kinds.update(row[2] for row in wide if row[3] < 2)
-            return dict(kinds)
+            return badge(db, account), dict(kinds)
 
         return await self._read(tenant, user, work)
 

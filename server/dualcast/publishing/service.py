@@ -92,8 +92,8 @@ class Publisher:
     `resolve_connection`: (tenant, connection id) → its user, None when no such connection lives.
     `push_ready`: awaited with the tenant before an append that has a push rider; its failure does not stop
     the append. `poke_push`: called with the tenant after such an append, must not wait or raise.
-    `grants`: None: requests with a grant are refused. `narrowed`: (tenant, users, id), awaited after an item
-    was stored with a publication that only some of its user's devices are due.
+    `grants`: None: requests with a grant are refused. `narrowed`: (tenant, [(user, id)]), awaited after items
+    were stored with publications that only some of their users' devices are due.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Publisher:
         push_ready: Callable[[str], Awaitable[object]] | None = None,
         poke_push: Callable[[str], object] | None = None,
         grants: GrantOffice | None = None,
-        narrowed: Callable[[str, Sequence[str], str], Awaitable[object]] | None = None,
+        narrowed: Callable[[str, Sequence[tuple[str, str]]], Awaitable[object]] | None = None,
     ) -> None:
         self.settings = settings or PublishSettings()
         self.turns = Turns(self.settings.turns)
@@ -157,7 +157,7 @@ class Publisher:
             if draft.push is not None and self._poke_push is not None:
                 self._poke_push(tenant)
             if draft.inbox is not None and draft.audience is not None:
-                await self._tell_others(draft)
+                await self._tell_others(tenant, (draft,))
         return receipt
 
     async def publish_many(
@@ -276,9 +276,8 @@ class Publisher:
             self._counters.accepted(tenant, len(fresh))
             if pushing and self._poke_push is not None:
                 self._poke_push(tenant)
-        for made in drafts:
-            if made.inbox is not None and made.audience is not None and made.id in fresh:
-                await self._tell_others(made)
+        if fresh:
+            await self._tell_others(tenant, [made for made in drafts if made.id in fresh])
         rest = iter(appended)
         return [next(rest) if result is None else result for result in results], lost
 
@@ -313,13 +312,17 @@ class Publisher:
             await asyncio.sleep(0)  # nothing but errors takes time as well
         return results, None
 
-    async def _tell_others(self, draft: Draft) -> None:
+    async def _tell_others(self, tenant: str, drafts: Sequence[Draft]) -> None:
         """An item that came with a publication for some devices changes the badge of all of them."""
-        rider, audience = draft.inbox, draft.audience
-        if self._narrowed is None or rider is None or audience is None:
-            return
-        if rider.users and (audience.devices or audience.exclude_connections):
-            await self._narrowed(draft.tenant, rider.users, draft.id)
+        items: list[tuple[str, str]] = []
+        for draft in drafts:
+            rider, audience = draft.inbox, draft.audience
+            if rider is None or audience is None:
+                continue
+            if audience.devices or audience.exclude_connections:
+                items += [(user, draft.id) for user in rider.users]
+        if items and self._narrowed is not None:
+            await self._narrowed(tenant, items)
 
     async def _append_many(self, drafts: Sequence[Draft], quota: Quota | None) -> list[Result]:
         try:

@@ -197,7 +197,7 @@ class Refused(Exception):
 
 
 class TryLater(Exception):
-    """Not now. `retry_after_s`: the provider asked to be left alone for so long (the tenant's other jobs
+    """Not now. `retry_after_s`: the provider asked to be left alone at least so long (the tenant's other jobs
     wait, too); None: the queue's back-off. `reason`: as of Refused."""
 
     def __init__(self, reason: str = "unavailable", *, retry_after_s: float | None = None) -> None:

@@ -287,12 +287,13 @@ class PushWorker:
         s = self.settings
         if job.attempt >= s.max_attempts:
             return await self._bury(job, ATTEMPTS, later.reason)
+        ceiling_s = min(s.backoff_max_s, s.backoff_min_s * 2.0 ** (job.attempt - 1))
+        delay_s = self._jitter(min(ceiling_s, max(left_s, 0.0)))
         if later.retry_after_s is not None:
-            delay_s = min(max(later.retry_after_s, 0.0), s.backoff_max_s)
-            self._pause(job.tenant, delay_s)
-        else:
-            ceiling_s = min(s.backoff_max_s, s.backoff_min_s * 2.0 ** (job.attempt - 1))
-            delay_s = self._jitter(min(ceiling_s, max(left_s, 0.0)))
+            # Not before, but later if need be: "0" again and again would be the end of all attempts at once.
+            asked_s = min(max(later.retry_after_s, 0.0), s.backoff_max_s)
+            self._pause(job.tenant, asked_s)
+            delay_s = max(asked_s, delay_s)
         if delay_s >= left_s:
             return await self._bury(job, DEADLINE, later.reason)
         if await self._queue.retry(job, delay_s):

@@ -38,7 +38,7 @@ from dualcast.dialects.native_person import (
 from dualcast.inbox.port import Marked as MarkedItems
 from dualcast.inbox.service import InboxPage, Mark
 from dualcast.model.channel import check_channel
-from dualcast.model.errors import BadRequest, DualcastError, Forbidden
+from dualcast.model.errors import BadRequest, DualcastError, Forbidden, ForbiddenChannels
 from dualcast.model.inbox import Badge, State
 from dualcast.model.principal import Principal
 
@@ -72,7 +72,7 @@ class Inbox(Protocol):
 
     async def counts(self, tenant: str, user: str) -> Badge: ...
 
-    async def unread_by_kind(self, tenant: str, user: str) -> dict[str, int]: ...
+    async def counts_by_kind(self, tenant: str, user: str) -> tuple[Badge, dict[str, int]]: ...
 
     async def mark(
         self, tenant: str, user: str, state: Mark, ids: Sequence[str] | None, by_connection: str = ""
@@ -148,8 +148,9 @@ class PersonCommands:
     async def _look(self, inbox: Inbox, principal: Principal, command: ListInbox | CountInbox) -> ServerFrame:
         tenant, user = principal.tenant, principal.sub
         if isinstance(command, CountInbox):
-            badge = await inbox.counts(tenant, user)
-            kinds = await inbox.unread_by_kind(tenant, user) if command.by_kind else None
+            if not command.by_kind:
+                return CountersReply(ref=command.ref, inbox=_wire(await inbox.counts(tenant, user)))
+            badge, kinds = await inbox.counts_by_kind(tenant, user)
             return CountersReply(ref=command.ref, inbox=_wire(badge), kinds=kinds)
         page = await inbox.list(
             tenant,
@@ -197,7 +198,7 @@ class PersonCommands:
             if not channel.startswith("presence:"):
                 raise BadRequest("only presence channels have members", code="bad-command")
             if not await self._may_subscribe(principal, channel):
-                raise Forbidden(f"not allowed to subscribe to {channel}", code="forbidden-channel")
+                raise ForbiddenChannels([channel])
             data = await presence.state(principal.tenant, channel)
             return PresenceReply(ref=command.ref, channel=channel, data=None if data is None else Raw(data))
         users = list(dict.fromkeys(command.users or ()))

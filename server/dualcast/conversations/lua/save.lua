@@ -1,7 +1,7 @@
 -- Keeps a message.
 --
 -- ARGV[1]: msgpack [conversation, sender, strict, id, messages_kept, age_ms, former_ms]; ARGV[2]: the body.
--- Reply: "unknown", "stranger", or [new, seq, body, saved_ms, people]. A repeated call finds its own message: new is 0.
+-- Reply: "unknown", "stranger", or [new, seq, body, saved_ms, now_ms, people]. A repeated call finds its own message: new is 0.
 local room, sender, strict, id, kept, age_ms, former_ms = unpack(cmsgpack.unpack(ARGV[1]))
 local r, p, m, ids = C .. 'r:' .. room, C .. 'p:' .. room, C .. 'm:' .. room, C .. 'i:' .. room
 local last = redis.call('HGET', r, 'n')
@@ -12,7 +12,7 @@ if strict and not member then return 'stranger' end
 local before = redis.call('HGET', ids, id)
 if before then
   local entry = redis.call('XRANGE', m, before .. '-0', before .. '-0')[1]
-  if entry then return {0, before, entry[2][6], entry[2][4], people(room, former_ms)} end
+  if entry then return {0, before, entry[2][6], entry[2][4], text(unix_ms()), people(room, former_ms)} end
 end
 
 local now, seq = unix_ms(), tonumber(last) + 1
@@ -31,4 +31,4 @@ end
 if upto then redis.call('XTRIM', m, 'MINID', text(upto + 1) .. '-0') end
 redis.call('PEXPIRE', m, text(age_ms))
 redis.call('PEXPIRE', ids, text(age_ms))
-return {1, text(seq), ARGV[2], text(now), people(room, former_ms)}
+return {1, text(seq), ARGV[2], text(now), text(now), people(room, former_ms)}

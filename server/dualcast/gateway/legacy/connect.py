@@ -3,7 +3,7 @@ to 1.7)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -261,12 +261,13 @@ class Door:
             state, resumed, _ = await self._openings.open(
                 session, admission.state_of, resumed=resumed, required=endpoint.ended is None
             )
-        unread, total, by_kind = 0, 0, {}
+        unread, total = 0, 0
+        by_kind: Mapping[str, int] = {}
         user = admission.inbox_of or facts.user
         if "inbox" in endpoint.wants and user:
             try:
-                unread = (await services.inbox.counts(facts.tenant, user)).unread
-                by_kind = await services.inbox.unread_by_kind(facts.tenant, user)
+                badge, by_kind = await services.inbox.counts_by_kind(facts.tenant, user)
+                unread = badge.unread
                 total = (await services.inbox.page(facts.tenant, user, page_size=1))[1]
             except DualcastError as error:
                 # Counters are not worth a refusal: clients read the inbox anyway.

@@ -1,8 +1,15 @@
--- Jobs for those who are away, in the append's own step.
-local function enqueue(rider, id)
+-- Jobs for those who are away, in the append's own step. The clock of the node that publishes may differ from ours (less than
+-- SKEW_MS is the way here): of its deadlines counts how much time is left.
+local SKEW_MS = 1000
+
+local function enqueue(rider, id, now_ms)
   local users, message, always, devices, deadline = unpack(rider)
   local now = clock_ms()
-  if deadline == 0 then deadline = now + DEADLINE_MS end
+  if deadline == 0 then
+    deadline = now + DEADLINE_MS
+  elseif math.abs(now - now_ms) >= SKEW_MS then
+    deadline = deadline - now_ms + now
+  end
 
   local online = {}
   if not always then
@@ -40,5 +47,5 @@ end
 
 -- Whatever is wrong with the queue, the publication itself goes on.
 RIDERS.push = function(rider, offset, id, body, now_ms)
-  if not pcall(enqueue, rider, id) then redis.pcall('HINCRBY', TOTALS, 'broken', 1) end
+  if not pcall(enqueue, rider, id, now_ms) then redis.pcall('HINCRBY', TOTALS, 'broken', 1) end
 end

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -131,6 +132,8 @@ class WebhookProvider:
                 follow_redirects=False,
                 timeout=self._settings.timeout_s,
                 trust_env=False,
+                # None are kept: they would go from one tenant's pushes to another's, and never end.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 # No more are opened than the worker has calls under way.
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
                 headers={"User-Agent": "dualcast", "Accept-Encoding": "identity"},
