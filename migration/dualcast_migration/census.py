@@ -15,6 +15,9 @@ from msgspec import Struct
 
 MAX_ROWS = 1_000
 """Kinds of clients of one tenant; the rest is summed up as `other`."""
+MAX_ROWS_PER_USER = 20
+"""Kinds that are there because of one user: what clients say of themselves is not to be believed, and one
+that says another thing each time must not push the others out. What is beyond is `other`, too."""
 MAX_APP = 64
 _MAX_AGENT = 512
 _MAX_ORIGIN = 128

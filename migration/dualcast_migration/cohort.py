@@ -22,7 +22,8 @@ def bucket(tenant: str, user: str) -> int:
 
 
 class Cohort(Struct, frozen=True, forbid_unknown_fields=True):
-    """`percent` counts in steps of 0.01. `deny` wins over `allow`, and both over the percentage."""
+    """`percent` counts in steps of 0.01, and what is above 0 is at least one. `deny` wins over `allow`, and
+    both over the percentage."""
 
     percent: Percent = 100.0
     allow: Users = ()
@@ -42,7 +43,9 @@ class Cohort(Struct, frozen=True, forbid_unknown_fields=True):
             return True
         if self.percent >= 100:
             return True  # every connect asks, and nearly every tenant stands here
-        return bucket(tenant, user) < round(self.percent * (BUCKETS // 100))
+        if not self.percent:
+            return False
+        return bucket(tenant, user) < max(1, round(self.percent * (BUCKETS // 100)))
 
     def within(self, other: Cohort) -> bool:
         """Whether `other` surely has everybody this one has. It goes by the lists, not by who is on them: a

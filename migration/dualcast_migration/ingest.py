@@ -3,8 +3,8 @@
 Every node hears every message and appends it, under a key that all of them make alike: the payload's `id`, or
 its hash and which occurrence of it that was (`lua/sight.lua`). The first append counts, the others are
 duplicates. So no node waits for another, whoever dies loses nothing that another heard, and the order is that
-of the channel (but for frames to one connection, which only the node that has it takes in, at its own pace).
-Redis's pub/sub promises no more: what is published while no node is subscribed is lost.
+of the channel (but for frames to one connection, which each node that has one of that name takes in for it,
+at its own pace). Redis's pub/sub promises no more: what is published while no node is subscribed is lost.
 
 Everything is appended to the bus behind the copies, so what came in never goes out again; what dualcast said
 itself is known by its `instance_id` or by a mark set together with it.
@@ -300,6 +300,8 @@ class Ingest:
                 self.unknown += 1
                 return []
             user, audience = found[0], Audience(connections=(found[1],))
+            # Another node may have one of that name as well, half open or half closed: each tells its own.
+            key = f"{key}-{found[1]}"
         elif said.device:
             audience = Audience(devices=(said.device,))
         try:

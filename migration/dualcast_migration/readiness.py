@@ -72,7 +72,7 @@ def _against(record: StageRecord, evidence: Evidence, now_s: float, *, last: boo
         left = record.held_until - now_s
         text = f"the guard stepped back: going on is refused for {left:.0f} s more"
         yield Reason("held", text, round(left), record.budgets.hold_off_s)
-    if record.cohort.percent < 100:
+    if record.cohort.percent < 100 and record.stage is not Stage.SSE:  # before it there is no other stage
         text = f"the stage applies to {record.cohort.percent:g} % of the users, not to all"
         yield Reason("cohort-not-everybody", text, record.cohort.percent, 100)
     for breach in breaches(record, evidence.window):
@@ -113,7 +113,7 @@ def _warnings(record: StageRecord, evidence: Evidence, now_s: float) -> Iterator
     if record.cohort.deny:
         count = len(record.cohort.deny)
         yield Reason("denied-users", f"users kept out of the stage by name: {count}", count)
-    age = now_s - evidence.changed_s
+    age = max(0.0, now_s - evidence.changed_s)  # the node that changed it may be ahead
     if evidence.changed_s and age < YOUNG_S and record.stage is not Stage.SSE:
         yield Reason("young-stage", f"the stage was changed only {age:.0f} s ago", round(age), YOUNG_S)
     left = sum(row.live for row in evidence.census.behind)

@@ -220,6 +220,7 @@ def build_features(
 ) -> Features:
     """Makes the services and gives `node` its presence and the sources of its channel states. Raises
     ProviderUnusable."""
+    stores.history.own = tenants.history
     mirror = partial(mirror_mode, tenants, settings.tenancy.legacy_tenant, settings.legacy.mirror)
     announcer = Announcer(stores.bus)
     tracker = Tracker(stores.presence, announcer, presence_settings(settings), node=node.id)

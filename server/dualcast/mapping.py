@@ -14,7 +14,7 @@ from dualcast.conversations.model import ConversationSettings
 from dualcast.dialects.legacy import LegacySettings
 from dualcast.gateway.limits import RateSettings
 from dualcast.gateway.services import GatewaySettings
-from dualcast.identity.keys import JwksEndpoint, VerificationKey
+from dualcast.identity.keys import BadKey, JwksEndpoint, VerificationKey
 from dualcast.inbox.port import InboxSettings
 from dualcast.presence.port import PresenceSettings
 from dualcast.publishing.requests import PushPolicy
@@ -23,11 +23,12 @@ from dualcast.publishing.turns import TurnSettings
 from dualcast.push.port import PushSettings
 from dualcast.sections import Key
 from dualcast.session.node import SessionSettings
-from dualcast.settings import Settings
+from dualcast.settings import Settings, SettingsError
 from dualcast.tasks.older_queue import OlderQueueSettings
 from dualcast.tasks.port import TaskSettings
 from dualcast.tenancy.model import Tenant, TenantSettings
 from dualcast.tenancy.seeds import load_tenants
+from dualcast.tenancy.validate import BadTenant
 from dualcast.transport.options import TransportSettings
 from dualcast_migration.older_backends import OlderSettings
 from dualcast_migration.policy import StageRecord
@@ -143,9 +144,19 @@ def conversation_settings(settings: Settings) -> ConversationSettings:
 
 
 def seeds(settings: Settings) -> tuple[Tenant, ...]:
-    """The tenants the settings describe: the legacy tenant always, and those of the tenant file."""
+    """The tenants the settings describe: the legacy tenant always, and those of the tenant file. Raises
+    BadTenant, and SettingsError for a file that cannot be read.
+    """
     tenancy = settings.tenancy
-    listed = load_tenants(Path(tenancy.file)) if tenancy.file else ()
+    try:
+        listed = load_tenants(Path(tenancy.file)) if tenancy.file else ()
+    except OSError as error:
+        raise SettingsError(f"tenancy.file: {tenancy.file}: {error.strerror}") from None
+    for tenant in listed:
+        for name in ("history_entries", "history_s"):
+            own, most = getattr(tenant.settings, name), getattr(settings.bus, name)
+            if own is not None and own > most:
+                raise BadTenant(f"tenant {tenant.id}: settings.{name}: at most what the server keeps, {most}")
     if any(tenant.id == tenancy.legacy_tenant for tenant in listed):
         return listed
     default = Tenant(
@@ -157,24 +168,34 @@ def seeds(settings: Settings) -> tuple[Tenant, ...]:
 
 
 def verification_keys(settings: Settings) -> list[VerificationKey]:
-    """The keys of the settings. Raises BadKey."""
+    """The keys of the settings. Raises BadKey, and SettingsError for a file that cannot be read."""
     identity = settings.identity
 
-    def material(key: Key) -> bytes:
-        return key.secret.encode() if key.secret else Path(key.public_key_file).read_bytes()
+    def verification_key(key: Key) -> VerificationKey:
+        material = key.secret.encode() if key.secret else _read("identity.keys", key.public_key_file)
+        try:
+            return VerificationKey(
+                algorithm=key.algorithm,
+                material=material,
+                tenant=key.tenant or settings.tenancy.legacy_tenant,
+                kid=key.id,
+                issuer=identity.issuer,
+                audience=identity.audience,
+                legacy_short_keys=identity.allow_short_secrets,
+            )
+        except BadKey as error:
+            raise BadKey(
+                f"identity.keys: {key.public_key_file or key.id or 'secret'}: {error.reason}"
+            ) from None
 
-    return [
-        VerificationKey(
-            algorithm=key.algorithm,
-            material=material(key),
-            tenant=key.tenant or settings.tenancy.legacy_tenant,
-            kid=key.id,
-            issuer=identity.issuer,
-            audience=identity.audience,
-            legacy_short_keys=identity.allow_short_secrets,
-        )
-        for key in identity.keys
-    ]
+    return [verification_key(key) for key in identity.keys]
+
+
+def _read(setting: str, file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{setting}: {file}: {error.strerror}") from None
 
 
 def endpoints(settings: Settings) -> list[JwksEndpoint]:
@@ -223,7 +244,10 @@ def gateway_settings(settings: Settings) -> GatewaySettings:
         ticket_s=settings.identity.ticket_s,
         version=__version__,
         operator_tenant=settings.tenancy.operator_tenant or settings.tenancy.legacy_tenant,
+        legacy_tenant=settings.tenancy.legacy_tenant,
         new_tenant_stage=Stage(settings.tenancy.stage),
+        history_entries=settings.bus.history_entries,
+        history_s=settings.bus.history_s,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dualcast.bus.keeping import Keeping
 from dualcast.bus.memory import MemoryBus
 from dualcast.bus.port import EventBus, Retention
 from dualcast.bus.redis.engine import RedisBus
@@ -46,7 +47,7 @@ from dualcast.push.redis import RedisPushQueue
 from dualcast.push.redis import extension as push_extension
 from dualcast.push.sql import SqlPushQueue
 from dualcast.push.sql import part as push_part
-from dualcast.settings import Settings
+from dualcast.settings import Settings, SettingsError
 from dualcast.state.memory import MemoryState
 from dualcast.state.port import StateStore
 from dualcast.state.redis import RedisState
@@ -70,6 +71,8 @@ class Stores:
     """Everything that is kept, on one engine."""
 
     bus: EventBus
+    history: Keeping
+    """How much of it each tenant keeps."""
     state: StateStore
     inbox: InboxStore
     presence: PresenceStore
@@ -88,13 +91,15 @@ class Stores:
 def open_stores(settings: Settings) -> Stores:
     """The stores of the configured engine; next to older backends with the bus that copies to them."""
     bus = settings.bus
-    retention = Retention(entries=bus.history_entries, seconds=bus.history_s, idempotency_s=bus.idempotency_s)
+    history = Keeping(
+        Retention(entries=bus.history_entries, seconds=bus.history_s, idempotency_s=bus.idempotency_s)
+    )
     if settings.engine == "redis":
-        return _on_redis(settings, retention)
-    return _on_sql(settings, retention)
+        return _on_redis(settings, history)
+    return _on_sql(settings, history)
 
 
-def _on_sql(settings: Settings, retention: Retention) -> Stores:
+def _on_sql(settings: Settings, history: Keeping) -> Stores:
     """One process: SQLite, in a file or in memory; presence is what this process knows."""
 
     def is_online(tenant: str, user: str, devices: Sequence[str]) -> bool:
@@ -111,16 +116,16 @@ def _on_sql(settings: Settings, retention: Retention) -> Stores:
     bus: MemoryBus | SqliteBus
     state: StateStore
     if settings.engine == "memory":
-        bus, state = MemoryBus(retention, parts=parts), MemoryState()
+        bus, state = MemoryBus(history, parts=parts), MemoryState()
     else:
         directory = Path(settings.bus.data_dir)
-        directory.mkdir(parents=True, exist_ok=True)
-        bus = SqliteBus(directory / "bus.db", retention, parts=parts)
+        bus = SqliteBus(directory / "bus.db", history, parts=parts)
         state = SqliteState(directory / "state.db")
     database = bus.database
     presence = LocalPresence(SqlDevices(database))
     return Stores(
         bus=bus,
+        history=history,
         state=state,
         inbox=SqlInbox(database),
         presence=presence,
@@ -131,24 +136,27 @@ def _on_sql(settings: Settings, retention: Retention) -> Stores:
     )
 
 
-def _on_redis(settings: Settings, retention: Retention) -> Stores:
-    bus = RedisBus(
-        redis_settings(settings),
-        retention,
-        extensions=(
-            inbox_extension(inbox_settings(settings)),
-            push_extension(push_settings(settings), enabled=settings.push.provider != "none"),
-            presence_extension(),
-            task_extension(),
-            conversation_extension(),
-            pair_extension(),
-            evidence_extension(),
-            older_extension(),
-        ),
+def _on_redis(settings: Settings, history: Keeping) -> Stores:
+    extensions = (
+        inbox_extension(inbox_settings(settings)),
+        push_extension(push_settings(settings), enabled=settings.push.provider != "none"),
+        presence_extension(),
+        task_extension(),
+        conversation_extension(),
+        pair_extension(),
+        evidence_extension(),
+        older_extension(),
     )
+    try:
+        bus = RedisBus(redis_settings(settings), history, extensions=extensions)
+    except (TypeError, ValueError, OSError) as error:
+        # An option in the url's query: unknown, of a wrong value, or a file for TLS that cannot be read.
+        reason = getattr(error, "strerror", None) or "unknown, or with a wrong value"
+        raise SettingsError(f"redis.url: an option after the ? cannot be used: {reason}") from None
     older = OlderBackends(bus, bus, older_settings(settings)) if settings.legacy.redis else None
     return Stores(
         bus=bus if older is None else older.bus,
+        history=history,
         older=older,
         state=RedisState(bus.pool.client, prefix=settings.redis.key_prefix),
         inbox=RedisInbox(bus),

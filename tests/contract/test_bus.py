@@ -212,6 +212,24 @@ async def test_a_quota_lets_the_burst_through_and_names_the_wait(bus: EventBus, 
     assert await offsets(bus, tenant) == [1, 2, 3]
 
 
+async def test_who_is_given_a_larger_quota_need_not_wait_for_the_smaller_one(
+    bus: EventBus, tenant: str
+) -> None:
+    small = Quota(rate_per_s=0.01, burst=50)  # its burst is 5,000 s ahead of the clock
+    used = await bus.append_many([draft(tenant) for _ in range(50)], small)
+    assert all(isinstance(one, Receipt) for one in used)
+    with pytest.raises(RateLimited):
+        await bus.append(draft(tenant), small)
+    large = Quota(rate_per_s=10_000, burst=40_000)
+    try:
+        await bus.append(draft(tenant), large)
+    except RateLimited as error:  # an empty quota, not one of another rate
+        assert error.retry_after_s is not None and error.retry_after_s < 0.01
+    async with asyncio.timeout(10):
+        while isinstance((await bus.append_many([draft(tenant)], large))[0], RateLimited):
+            await asyncio.sleep(0)
+
+
 # append_many
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dualcast.bus.keeping import Keeping
 from dualcast.bus.port import EventBus, Retention
 from dualcast.model.publication import Entry, Gap, Page, Receipt
 from support.bus_engines import WAIT_S, Factory, Recorder, draft, watch
@@ -240,6 +241,37 @@ async def test_history_ends_with_its_time_and_says_so(
         if page.entries:  # else it has aged away already
             assert page.gaps == (Gap("all", 1, 3),)
         assert (await bus.read(tenant, ["all"], 3, 10)).gaps == ()
+
+
+async def test_a_tenant_keeps_less_history_than_the_server_when_it_says_so(
+    engine: Factory, recorder: Recorder, tenant: str
+) -> None:
+    own: dict[str, tuple[int | None, int | None]] = {}
+    keep = Keeping(Retention(entries=40))
+    keep.own = lambda name: own.get(name, (None, None))
+
+    async def kept(name: str) -> tuple[list[int], bool]:
+        page = await bus.read(name, ("all",), 0, 100)
+        return [entry.offset for entry in page.entries], bool(page.gaps)
+
+    async with engine(retention=keep) as bus:
+        await bus.start(recorder)
+        for name in (tenant, tenant + "-b"):
+            await bus.append_many([draft(name) for _ in range(20)])
+        own[tenant] = 4, None  # at once, from the next publication on
+        await bus.append(draft(tenant))
+        await bus.append(draft(tenant + "-b"))
+        assert await kept(tenant) == ([18, 19, 20, 21], True)
+        assert await kept(tenant + "-b") == (list(range(1, 22)), False)
+        own[tenant] = 9_999, None  # never more than the server keeps
+        await bus.append_many([draft(tenant) for _ in range(80)])
+        assert 40 <= len((await kept(tenant))[0]) <= 44
+        own[tenant + "-b"] = None, 1
+        async with asyncio.timeout(WAIT_S):
+            while (await kept(tenant + "-b"))[0]:
+                await asyncio.sleep(0.1)  # the clock of a redis-server cannot be moved
+        assert await kept(tenant + "-b") == ([], True)
+        assert len((await kept(tenant))[0]) >= 40
 
 
 async def test_large_pages_come_in_full(bus: EventBus, tenant: str) -> None:

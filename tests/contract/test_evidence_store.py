@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from dualcast_migration.census import MAX_ROWS, Row
+from dualcast_migration.census import MAX_ROWS, MAX_ROWS_PER_USER, Row
 from dualcast_migration.evidence.port import MAX_MISMATCHES, ROW_S
 from dualcast_migration.figures import lag
 from dualcast_migration.sketch import ROW_SIZE, WINDOW_SIZE, cut
@@ -173,6 +173,21 @@ async def test_kinds_beyond_the_bound_are_summed_up(engine: Factory) -> None:
         rest = found[Row("sse", "other")]
         assert (rest.connects, rest.live) == (10, 3)
         assert found[rows[0]].connects == 2
+
+
+async def test_one_user_who_varies_what_it_says_pushes_nobody_out_of_the_census(engine: Factory) -> None:
+    async with engine() as rig:
+        (liar, honest) = (rig.marks(name) for name in ("liar", "honest"))
+        lies = [Row("ws", "native", app=f"lie {n}") for n in range(MAX_ROWS_PER_USER + 30)]
+        for one in lies:  # however slowly it is done
+            await rig.record(rows=(change(one, 1, liar),))
+        await rig.record(rows=(change(lies[0], 1, liar), change(CHROME, 1, (*liar, *honest))))
+        found = {row.row: row for row in (await rig.store.census(rig.tenant)).rows}
+        assert set(found) == {*lies[:MAX_ROWS_PER_USER], Row("ws", "other"), CHROME}
+        assert found[Row("ws", "other")].connects == 30 and found[lies[0]].connects == 2
+        await rig.elapse(ROW_S + 600)  # what is forgotten is not held against it any more
+        await rig.record(rows=tuple(change(one, 1, liar) for one in lies[:3]))
+        assert len((await rig.store.census(rig.tenant)).rows) == 3
 
 
 async def test_kinds_that_were_not_seen_for_long_make_room(engine: Factory) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +63,30 @@ async def test_sqlite_serves_one_server_per_file(tmp_path: Path) -> None:
     await second.close()
 
 
+async def test_a_running_sqlite_store_can_be_copied_by_a_backup(tmp_path: Path) -> None:
+    """As docs/operations.md says: `sqlite3 state.db ".backup copy.db"` was refused, the file was locked."""
+    async with open_state("sqlite", tmp_path) as store:
+        await store.put("s", "a", b"1")
+        with (
+            closing(sqlite3.connect(tmp_path / "state.db", timeout=0)) as source,
+            closing(sqlite3.connect(tmp_path / "copy.db")) as copy,
+        ):
+            source.backup(copy)
+        await store.put("s", "a", b"2")
+    restored = SqliteState(tmp_path / "copy.db")
+    await restored.start()
+    found = await restored.get("s", "a")
+    await restored.close()
+    assert found is not None and found.data == b"1"
+
+
 async def test_sqlite_refuses_a_file_that_is_no_store(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     path.write_bytes(b"no database at all, but long enough to look" * 50)
     with pytest.raises(BusUnavailable, match="cannot be opened"):
         await SqliteState(path).start()
     with pytest.raises(BusUnavailable, match="cannot be opened"):
-        await SqliteState(tmp_path / "missing" / "state.db").start()
+        await SqliteState(path / "below-a-file" / "state.db").start()
 
 
 async def test_sqlite_outlives_a_cancelled_caller(tmp_path: Path) -> None:

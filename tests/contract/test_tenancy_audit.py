@@ -15,7 +15,7 @@ from dualcast.state.memory import MemoryState
 from dualcast.state.port import StateStore
 from dualcast.tenancy import audit
 from dualcast.tenancy.audit import BadReason
-from dualcast.tenancy.model import Tenant, TenantSettings
+from dualcast.tenancy.model import Secret, SigningKey, Tenant, TenantSettings
 from dualcast.tenancy.stages import (
     NothingToRollBack,
     UnknownTenant,
@@ -136,9 +136,8 @@ async def test_an_entry_survives_a_crash_between_the_two_writes(
         await other.tenants.put(tenant)
         await other.control.read("acme")
     entries = {entry.number: entry for entry in (await other.control.history("acme")).entries}
-    assert (
-        len(await store.list(audit.SPACE, prefix="acme/")) == len(entries) == (3 if repair == "change" else 2)
-    )
+    kept = 3 if repair in ("change", "settings") else 2
+    assert len(await store.list(audit.SPACE, prefix="acme/")) == len(entries) == kept
     lost = entries[2]
     assert (lost.who, lost.why, lost.before, lost.after) == (
         "lost/one",
@@ -191,6 +190,7 @@ async def test_settings_that_change_the_stage_are_audited(store: StateStore) -> 
     entries = (await here.control.history("acme")).entries
     assert [(entry.who, entry.action, entry.after.stage) for entry in entries] == [
         ("settings", "set", FALLBACK),
+        ("settings", "settings", SHADOW),
         ("settings", "create", SHADOW),
     ]
 
@@ -206,6 +206,114 @@ async def test_a_tenant_of_before_there_was_an_audit(store: StateStore) -> None:
     (entry,) = (await here.control.history("acme")).entries
     assert (entry.number, entry.before, entry.action) == (1, StageRecord(stage=SHADOW), "set")
     assert (await here.control.rollback("acme", **WHO)).record == StageRecord(stage=SHADOW)
+
+
+def key(kid: str, letter: str = "s") -> SigningKey:
+    return SigningKey(algorithm="HS256", kid=kid, secret=Secret(letter * 40))
+
+
+async def test_changes_of_settings_quotas_and_keys_are_audited_without_secrets(store: StateStore) -> None:
+    here, note = await Here.open(store), audit.Note("default/root", "more of it", 5_000)
+    made = Tenant(id="acme", stage=StageRecord(stage=SSE), keys=(key("old"),))
+    await here.tenants.put(made)
+    shadow = (await here.control.change("acme", StageRecord(stage=SHADOW), **WHO)).record
+    made = replace(made, stage=shadow)
+    more = replace(made, settings=TenantSettings(publish_rate_per_s=9.0, origins=("https://a.example",)))
+    await here.tenants.put(more, note=note)
+    rotated = replace(more, keys=(key("old", "t"), key("new")))
+    version = await here.tenants.put(rotated, note=note)
+    await here.tenants.put(replace(rotated, keys=(key("new"),), settings=TenantSettings()), note=note)
+    entries = {entry.number: entry for entry in (await here.control.history("acme")).entries}
+
+    def fields(number: int) -> list[tuple[str, Any, Any]]:
+        return [(one.field, one.before, one.after) for one in entries[number].changes]
+
+    def shown(kid: str) -> dict[str, Any]:
+        bare = dict.fromkeys(("issuer", "audience", "jwks_url", "fingerprint"), "")
+        return {"algorithm": "HS256", "kid": kid, "source": "secret", **bare}
+
+    assert [(n, entries[n].action) for n in sorted(entries)] == [
+        (1, "create"),
+        (2, "set"),
+        (3, "settings"),
+        (4, "keys"),
+        (5, "settings"),
+    ]
+    assert fields(1) == [("keys", None, shown("old"))] and fields(2) == []
+    assert fields(3) == [("origins", [], ["https://a.example"]), ("publish_rate_per_s", None, 9.0)]
+    assert fields(4) == [("keys", shown("old"), shown("old")), ("keys", None, shown("new"))]
+    assert fields(5) == [
+        ("origins", ["https://a.example"], []),
+        ("publish_rate_per_s", 9.0, None),
+        ("keys", shown("old"), None),
+    ]
+    entry = entries[4]
+    assert (entry.who, entry.why, entry.at_ms, entry.version) == (
+        "default/root",
+        "more of it",
+        5_000,
+        version,
+    )
+    assert entry.before == entry.after == shadow
+    kept = b"".join(value.data for value in await store.list(audit.SPACE, prefix="acme/"))
+    assert b"s" * 40 not in kept and b"t" * 40 not in kept
+
+
+async def test_a_rollback_leads_back_past_changed_settings(store: StateStore) -> None:
+    here = await Here.open(store)
+    await here.at(SSE)
+    await here.control.change("acme", StageRecord(stage=SHADOW), **WHO)
+    tenant = here.tenants.current("acme")
+    assert tenant is not None
+    await here.tenants.put(replace(tenant, settings=TenantSettings(publish_burst=3)))
+    view = await here.control.read("acme")
+    assert view.last is not None and (view.last.number, view.last.action) == (2, "set")
+    back = await here.control.rollback("acme", **WHO)
+    assert back.record == StageRecord(stage=SSE)
+    assert here.tenants.current("acme") == replace(
+        tenant, settings=TenantSettings(publish_burst=3), stage=back.record
+    )
+    numbers = [(one.number, one.action) for one in (await here.control.history("acme")).entries]
+    assert numbers == [(4, "rollback"), (3, "settings"), (2, "set"), (1, "create")]
+
+
+async def test_a_change_of_keys_survives_a_crash_before_it_is_filed(
+    store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying, other = await Here.open(store), await Here.open(store)
+    await dying.at(SSE)
+    put = type(store).put
+
+    async def dies(self: Any, space: str, *args: Any, **more: Any) -> int:
+        if space == audit.SPACE:
+            raise Crash
+        return await put(self, space, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "put", dies)
+        with pytest.raises(Crash):
+            await dying.tenants.put(Tenant(id="acme", keys=(key("k"),), stage=StageRecord(stage=SSE)))
+    await other.control.change("acme", StageRecord(stage=SHADOW), **WHO)
+    actions = [(one.number, one.action) for one in (await other.control.history("acme")).entries]
+    assert actions == [(3, "set"), (2, "keys"), (1, "create")]
+
+
+async def test_a_change_of_everything_a_tenant_can_hold_is_audited(store: StateStore) -> None:
+    """A stored tenant that is as full as it may be still takes the note of its last changes."""
+    here = await Here.open(store)
+    users = tuple(f"{n:036}" for n in range(500))
+    keys = tuple(replace(key(f"{n:02}" + "k" * 900)) for n in range(15))
+    full = StageRecord(stage=SHADOW, cohort=Cohort(allow=users))
+    await here.tenants.put(Tenant(id="acme", keys=keys, stage=full))
+    long = audit.Note("x" * 300, "界" * 500, 1)
+    other = tuple(replace(one, kid="o" + one.kid) for one in keys)
+    await here.tenants.put(Tenant(id="acme", keys=other, stage=full), note=long)
+    await here.control.change("acme", replace(full, stage=FALLBACK), who=long.who, why=long.why)
+    await here.tenants.put(Tenant(id="acme", keys=keys, stage=replace(full, stage=FALLBACK)), note=long)
+    entries = (await here.control.history("acme")).entries
+    assert [entry.action for entry in entries] == ["keys", "set", "keys", "create"]
+    assert [len(entry.changes) for entry in entries] == [30, 0, 30, 15]
+    assert entries[0].changes[0].before.startswith("HS256 o00k")
 
 
 async def test_changes_that_change_nothing_leave_no_entry(store: StateStore) -> None:

@@ -255,8 +255,15 @@ async def test_tenants_and_their_keys(cli: Cli) -> None:
     listed = (await cli("tenants", "keys", "list", "acme", "--json")).json
     assert [found["kid"] for found in listed["keys"]] == ["k1", "k2"]
     assert (await cli("tenants", "keys", "remove", "acme", "--kid", "k1")).code == 0
-    last = (await cli("tenants", "keys", "remove", "acme", "--position", "0", "--json")).json
+    why = ("--why", "k2 has leaked")
+    last = (await cli("tenants", "keys", "remove", "acme", "--position", "0", "--json", *why)).json
     assert last["keys"] == []
+    history = await cli("tenants", "set", "acme", "--history", "50", "--history-age", "3600", "--json")
+    assert (history.json["settings"]["history_entries"], history.json["settings"]["history_s"]) == (50, 3_600)
+    audit = await cli("migrate", "audit", "acme")
+    for shown_there in ("key: HS256 k2", "k2 has leaked", "history entries: none", "history entries: 50"):
+        assert shown_there in audit.out, audit.out
+    assert secret not in audit.out and "x" * 40 not in audit.out
     everybody = await cli("tenants", "list")
     assert "acme" in everybody.out and "default" in everybody.out
     overview = (await cli("migrate", "status", "--all", "--json")).json

@@ -75,11 +75,19 @@ async def test_tenants_their_settings_and_keys(both: Both) -> None:
     other = package.NewKey(algorithm="HS256", secret=SECRET + "2")
     changed = await admin.add_key("acme", other, changed.version)
     assert len(changed.keys) == 2
-    changed = await admin.remove_key("acme", position=1, expected=changed.version)
+    changed = await admin.remove_key("acme", position=1, expected=changed.version, why="k2 has leaked")
     assert [one.kid for one in changed.keys] == ["k1"]
     await fails(admin.remove_key("acme", "k9"), "unknown-key")
     assert (await admin.remove_key("acme", "k1")).keys == ()
     assert (await admin.tenant("acme")).keys == ()
+    entries = await both.all(admin.audit("acme"))
+    assert [(one.action, one.why) for one in entries[:3]] == [
+        ("keys", "not said"),
+        ("keys", "k2 has leaked"),
+        ("keys", "not said"),
+    ]
+    (gone,) = entries[1].changes
+    assert (gone.field, gone.before["algorithm"], gone.after) == ("keys", "HS256", None)
     assert {one.id for one in await both.all(admin.tenants())} >= {"acme", "default", "other"}
     await fails(admin.tenant("nobody"), "unknown-tenant")
 

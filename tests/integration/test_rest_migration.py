@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from dualcast.gateway.services import GatewaySettings
 from dualcast_migration.stage import Stage
-from support.rest_app import Rest, admin, code, rest
+from support.rest_app import Rest, admin, auth, code, rest
 
 pytestmark = pytest.mark.anyio
 PATH = "/v1/tenants/other/migration"
@@ -58,8 +59,23 @@ async def test_the_record_is_shown_whole() -> None:
         assert found["last"]["action"] == "create" and found["last"]["from"] is None
 
 
-async def test_a_change_replaces_the_record_and_is_audited() -> None:
+async def test_only_the_legacy_tenant_is_copied_to_channels_of_old_servers() -> None:
+    """They hold no tenant in their names: a mirror of another tenant was accepted and did nothing."""
     async with rest() as app:
+        before = await read(app)
+        for mode in ("always", "fallback"):
+            refused = await put(app, before["version"], stage="fallback", mirror=mode)
+            assert (refused.status_code, code(refused)) == (422, "no-old-channels")
+        assert await read(app) == before
+        assert (await put(app, stage="fallback", mirror="off")).status_code == 200
+        body = {"stage": "fallback", "mirror": "always", "why": "a test"}
+        headers = {**auth("ops", "operator"), "If-Match": "*"}
+        own = await app.client.put("/v1/tenants/default/migration", json=body, headers=headers)
+        assert own.status_code == 200, own.text
+
+
+async def test_a_change_replaces_the_record_and_is_audited() -> None:
+    async with rest(settings=GatewaySettings(legacy_tenant="other")) as app:
         version = (await read(app))["version"]
         wanted = {
             "stage": "websocket",

@@ -115,6 +115,8 @@ async def test_a_tenant_is_made_once_and_listed_in_pages() -> None:
             "publish_burst": None,
             "max_connections": None,
             "max_connections_per_user": None,
+            "history_entries": None,
+            "history_s": None,
         }
         assert shown["keys"][0]["kid"] == "k1" and shown["keys"][0]["source"] == "secret"
         read = await app.client.get("/v1/tenants/acme", headers=operator())
@@ -152,6 +154,38 @@ async def test_no_answer_and_no_error_has_a_secret(caplog: pytest.LogCaptureFixt
         assert stored is not None and stored.keys[0].secret == Secret(TEXT)
 
 
+async def test_who_changed_settings_quotas_and_keys_is_in_the_audit() -> None:
+    async with rest() as app:
+        path = "/v1/tenants/other"
+        body = {"settings": {"publish_rate_per_s": 2, "history_entries": 50}, "why": "a larger plan"}
+        await app.client.patch(path, json=body, headers=operator())
+        await app.client.post(path + "/keys", json={**HS, "why": "rotation"}, headers=operator())
+        await app.client.delete(path + "/keys", params={"kid": "k1", "why": "leaked"}, headers=operator())
+        await app.client.patch(path, json={"settings": {"publish_rate_per_s": 2}}, headers=operator())
+        for headers in (operator(), auth("boss", "admin", tenant="other")):
+            answer = await app.client.get(path + "/audit", headers=headers)
+            assert TEXT not in answer.text
+            removed, added, quota, _made = answer.json()["entries"]
+            assert [(e["who"], e["action"], e["why"]) for e in (removed, added, quota)] == [
+                ("default/ops", "keys", "leaked"),
+                ("default/ops", "keys", "rotation"),
+                ("default/ops", "settings", "a larger plan"),
+            ]
+            assert quota["changes"] == [
+                {"field": "publish_rate_per_s", "from": None, "to": 2.0},
+                {"field": "history_entries", "from": None, "to": 50},
+            ]
+            (key_added,) = added["changes"]
+            assert key_added["from"] is None and key_added["to"]["kid"] == "k1"
+            assert removed["changes"] == [{"field": "keys", "from": key_added["to"], "to": None}]
+            assert removed["from"] == removed["to"] and removed["version"] > added["version"]
+        for bad in ({**HS, "why": ""}, {**HS, "why": "x" * 501}, {**HS, "why": "two\nlines"}):
+            refused = await app.client.post(path + "/keys", json=bad, headers=operator())
+            assert refused.status_code == 422 and TEXT not in refused.text
+        blank = await app.client.delete(path + "/keys?kid=k1&why=", headers=operator())
+        assert (blank.status_code, code(blank)) == (422, "invalid-query")
+
+
 async def test_settings_are_merged_and_null_is_the_default_again() -> None:
     async with rest() as app:
         path = "/v1/tenants/other"
@@ -171,7 +205,9 @@ async def test_settings_are_merged_and_null_is_the_default_again() -> None:
         ({"publish_rate_per_s": "many"}, "invalid-body"),
         ({"max_connections": 0}, "invalid-body"),
         ({"max_connections": 2**40}, "invalid-body"),
-        ({"history_entries": 5}, "invalid-body"),
+        ({"history_entries": 0}, "invalid-body"),
+        ({"history_entries": 1_001}, "bad-tenant"),
+        ({"history_s": 86_401}, "bad-tenant"),
         ({"public_channels": ["topic:x"] * 101}, "invalid-body"),
         ({"origins": ["https://e.org"] * 101}, "invalid-body"),
         ({"public_channels": ["x" * 3_000]}, "invalid-body"),
@@ -307,6 +343,22 @@ async def test_a_tenant_made_at_runtime_works_at_once_and_a_removed_key_does_not
         removed = await node.http.delete("/v1/tenants/acme/keys?kid=fresh", headers=ops(node))
         assert removed.status_code == 200
         assert (await node.http.post("/v1/notifications", json=note, headers=mine)).status_code == 401
+
+
+async def test_a_tenants_quota_of_history_holds_at_once() -> None:
+    async with running_node("memory", bus={"history_entries": 30}) as node:
+        path, publisher = "/v1/tenants/default", node.auth("p", "publisher")
+        more = await node.http.patch(path, json={"settings": {"history_entries": 31}}, headers=ops(node))
+        assert (more.status_code, code(more)) == (422, "bad-tenant")
+        less = await node.http.patch(path, json={"settings": {"history_entries": 2}}, headers=ops(node))
+        assert less.status_code == 200
+        for n in range(5):
+            note = {"id": f"n{n}", "to": {"all": True}, "title": "x"}
+            assert (
+                await node.http.post("/v1/notifications", json=note, headers=publisher)
+            ).status_code == 201
+        page = await node.http.get("/v1/channels/all/history", headers=node.auth("alice"))
+        assert [found["id"] for found in page.json()["publications"]] == ["n3", "n4"], page.text
 
 
 async def test_the_connection_quota_holds_at_once() -> None:

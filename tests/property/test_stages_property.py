@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from dualcast.model.errors import DualcastError
 from dualcast.state.memory import MemoryState
-from dualcast.tenancy.model import Tenant
+from dualcast.tenancy.model import Tenant, TenantSettings
 from dualcast_migration.cohort import Cohort
 from dualcast_migration.policy import StageRecord
 from dualcast_migration.stage import Stage, may_move
@@ -32,6 +32,7 @@ operations = st.one_of(
     st.tuples(st.just("step_back"), node),
     st.tuples(st.just("seed"), node, stages),
     st.tuples(st.just("put"), node, stages),
+    st.tuples(st.just("quota"), node, st.integers(1, 3)),
     st.tuples(st.just("wait"), st.sampled_from([10.0, 61.0, 101.0])),
     st.tuples(st.just("poll"), node),
 )
@@ -55,8 +56,15 @@ async def test_whatever_is_done_the_audit_tells_it(start: Stage, done: list[tupl
         after = (await nodes[0].control.read("acme")).record
         check(operation, before, after, clock.now)
     view = await nodes[1].control.read("acme")
-    entries = [entry async for entry in history(nodes[1])]
-    assert [entry.number for entry in entries] == list(range(len(entries), 0, -1))
+    everything = [entry async for entry in history(nodes[1])]
+    assert [entry.number for entry in everything] == list(range(len(everything), 0, -1))
+    for later, earlier in itertools.pairwise(everything):
+        assert later.before == earlier.after and later.version > earlier.version
+    bursts = [one.changes[0] for one in everything if one.action == "settings"]
+    assert all(one.before == one.after and one.changes for one in everything if one.action == "settings")
+    for newer, older in itertools.pairwise(bursts):
+        assert newer.before == older.after != newer.after
+    entries = [entry for entry in everything if entry.action != "settings"]
     assert entries[0] == view.last and entries[0].after == view.record
     for later, earlier in itertools.pairwise(entries):
         assert later.before == earlier.after != later.after
@@ -90,6 +98,11 @@ async def apply(nodes: list[Here], clock: Clock, operation: tuple[Any, ...]) -> 
             assert found is not None
             record = replace(found.tenant.stage, stage=stage)
             await nodes[which].tenants.put(replace(found.tenant, stage=record))
+        case ("quota", which, burst):
+            found = await nodes[which].tenants.get("acme")
+            assert found is not None
+            settings_ = TenantSettings(publish_burst=burst)
+            await nodes[which].tenants.put(replace(found.tenant, settings=settings_))
         case ("wait", seconds):
             clock.forward(seconds)
         case ("poll", which):
@@ -108,5 +121,5 @@ def check(operation: tuple[Any, ...], before: StageRecord, after: StageRecord, n
     if kind == "step_back" and after != before:
         assert after.stage is before.stage.previous and after.cohort == Cohort()
         assert after.held_until >= int(now_s + HOLD_OFF_S)
-    if kind in ("wait", "poll"):
+    if kind in ("wait", "poll", "quota"):
         assert after == before

@@ -17,6 +17,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from dualcast.bus.keeping import Keeping
 from dualcast.bus.memory import MemoryBus
 from dualcast.bus.port import EventBus, Retention
 from dualcast.bus.redis.engine import RedisBus
@@ -37,7 +38,7 @@ class Factory(Protocol):
     def __call__(
         self,
         *,
-        retention: Retention | None = None,
+        retention: Retention | Keeping | None = None,
         parts: Sequence[SqlPart] = (),
         extensions: Sequence[Extension] = (),
     ) -> AbstractAsyncContextManager[EventBus]:
@@ -128,7 +129,7 @@ def draft(tenant: str, *channels: str, **fields: Any) -> Draft:
 @asynccontextmanager
 async def memory(
     *,
-    retention: Retention | None = None,
+    retention: Retention | Keeping | None = None,
     parts: Sequence[SqlPart] = (),
     extensions: Sequence[Extension] = (),
 ) -> AsyncIterator[MemoryBus]:
@@ -142,7 +143,7 @@ async def memory(
 @asynccontextmanager
 async def sqlite(
     *,
-    retention: Retention | None = None,
+    retention: Retention | Keeping | None = None,
     parts: Sequence[SqlPart] = (),
     extensions: Sequence[Extension] = (),
 ) -> AsyncIterator[SqliteBus]:
@@ -157,7 +158,7 @@ async def sqlite(
 @asynccontextmanager
 async def redis(
     *,
-    retention: Retention | None = None,
+    retention: Retention | Keeping | None = None,
     parts: Sequence[SqlPart] = (),
     extensions: Sequence[Extension] = (),
 ) -> AsyncIterator[RedisBus]:

@@ -256,6 +256,43 @@ async def test_a_tenant_without_anybody_left_is_forgotten() -> None:
     assert rig.recorder.gauges()["evidence_tenants"] == 0
 
 
+async def test_reports_of_one_user_do_not_push_out_what_the_server_found() -> None:
+    rig = Rig(max_kept_per_hour=2)
+    for _minute in range(5):
+        for _ in range(4):
+            rig.recorder.mismatch("t", b"lie", "liar")
+        rig.now += 60
+    rig.recorder.mismatch("t", b"theirs", "honest")
+    for _ in range(9):
+        rig.recorder.mismatch("t", b"found")
+    await rig.flush()
+    assert rig.store.taken[0][1].mismatches == (b"lie", b"lie", b"theirs", *[b"found"] * 9)
+    rig.now += 3_600
+    rig.recorder.mismatch("t", b"later", "liar")
+    await rig.flush()
+    assert rig.store.taken[-1][1].mismatches == (b"later",)
+
+
+async def test_one_user_cannot_fill_a_nodes_kinds_between_two_batches() -> None:
+    rig = Rig(max_kinds_per_user=4)
+    sessions = [rig.open("liar", visitor=Visitor(app=str(n))) for n in range(50)]
+    rig.open("liar", visitor=Visitor(app="0"))  # known kinds go on
+    rig.open("honest", visitor=Visitor(app="7.2"))
+    await rig.flush()
+    (_, batch) = rig.store.taken[0]
+    counts = {change.row: change.connects for change in batch.rows}
+    assert counts.pop(Row("ws", "other")) == 46 and counts.pop(Row("ws", "native", app="7.2")) == 1
+    assert counts == {Row("ws", "native", app=str(n)): 1 + (n == 0) for n in range(4)}
+    for session in sessions:
+        rig.close(session)
+    rig.now += 60
+    await rig.flush()
+    assert rig.store.taken[-1][1].live == {
+        Row("ws", "native", app="0"): 1,
+        Row("ws", "native", app="7.2"): 1,
+    }
+
+
 async def test_too_many_kinds_are_counted_as_the_rest() -> None:
     rig = Rig()
     sessions = [rig.open(f"u{n}", visitor=Visitor(app=str(n))) for n in range(MAX_ROWS + 3)]

@@ -200,6 +200,11 @@ def test_the_first_stage_needs_no_sockets() -> None:
     assert ready(StageRecord(stage=Stage.SSE), window=empty, totals=empty) == ([], [])
 
 
+def test_a_cohort_of_the_first_stage_keeps_nobody_from_the_second() -> None:
+    """Users outside the cohort are in the stage before, and before the first there is none."""
+    assert ready(StageRecord(stage=Stage.SSE, cohort=Cohort(percent=10)))[0] == []
+
+
 def test_the_last_stage_has_none_after_it() -> None:
     reasons, warnings = ready(StageRecord(stage=Stage.WEBSOCKET), rows=(census_row(4, instance=True),))
     assert reasons == ["last-stage"] and warnings == ["no-sunset"]

@@ -125,6 +125,13 @@ def test_nobody_at_0_and_everybody_at_100(tenant: str, user: str) -> None:
     assert 0 <= bucket(tenant, user) < BUCKETS
 
 
+def test_the_smallest_share_is_not_nobody() -> None:
+    first = next(f"u{n}" for n in range(100_000) if bucket("acme", f"u{n}") == 0)
+    second = next(f"u{n}" for n in range(100_000) if bucket("acme", f"u{n}") == 1)
+    for percent in (0.01, 0.001, 5e-324):
+        assert Cohort(percent).contains("acme", first) and not Cohort(percent).contains("acme", second)
+
+
 @given(tenants, users, percents, percents)
 def test_raising_the_percentage_never_removes_anybody(tenant: str, user: str, a: float, b: float) -> None:
     low, high = sorted((a, b))

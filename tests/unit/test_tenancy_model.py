@@ -12,10 +12,13 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from msgspec import convert
 from rich.console import Console
 from rich.pretty import Pretty
 
+from dualcast.mapping import seeds
 from dualcast.model.errors import BadChannel, BadRequest
+from dualcast.settings import Settings
 from dualcast.tenancy.model import (
     Secret,
     SigningKey,
@@ -294,3 +297,14 @@ def test_a_bad_file_says_where(tmp_path: Path, name: str, text: str, words: str)
     with pytest.raises(BadRequest, match=words) as caught:
         load_tenants(path)
     assert TEXT not in caught.value.reason
+
+
+def test_a_file_of_tenants_cannot_ask_for_more_history_than_the_server_keeps(tmp_path: Path) -> None:
+    path = tmp_path / "tenants.toml"
+    settings = convert({"tenancy": {"file": str(path)}, "bus": {"history_entries": 100}}, Settings)
+    path.write_text('[[tenants]]\nid = "acme"\n[tenants.settings]\nhistory_entries = 100\nhistory_s = 60\n')
+    (default, acme) = seeds(settings)
+    assert default.id == "default" and (acme.settings.history_entries, acme.settings.history_s) == (100, 60)
+    path.write_text('[[tenants]]\nid = "acme"\n[tenants.settings]\nhistory_entries = 101\n')
+    with pytest.raises(BadTenant, match=r"acme: settings.history_entries: at most .* 100"):
+        seeds(settings)

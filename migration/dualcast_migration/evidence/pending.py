@@ -11,11 +11,12 @@ from .port import Batch, EvidenceSettings, RowChange
 
 
 class Caps:
-    """How often one user's events of a kind count in `per_user_s`. `clock`: seconds."""
+    """How often one user's events of a kind count in `span_s`. `clock`: seconds."""
 
-    def __init__(self, settings: EvidenceSettings, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: EvidenceSettings, clock: Callable[[], float], span_s: float) -> None:
         self._settings = settings
         self._clock = clock
+        self._span_s = span_s
         self._counts: dict[str, int] = {}
         self._until = 0.0
         self.refused = 0
@@ -36,7 +37,7 @@ class Caps:
         now = self._clock()
         if now >= self._until:
             self._counts.clear()
-            self._until = now + self._settings.per_user_s
+            self._until = now + self._span_s
         count = self._counts.get(name, 0)
         if count >= limit or (not count and len(self._counts) >= self._settings.max_users):
             return False
@@ -62,6 +63,10 @@ class Pending:
     def count(self, name: str, n: int = 1) -> None:
         if n:
             self.figures[name] = self.figures.get(name, 0) + n
+
+    def knows(self, row: Row) -> bool:
+        """Whether a connection of this kind is live, or came since the last time."""
+        return row in self._live or row in self._connects
 
     def connected(self, row: Row, mark: str) -> Row:
         """The row it is counted in, which `left` wants to be told."""

@@ -45,8 +45,12 @@ class EvidenceSettings(Struct, frozen=True, kw_only=True):
     """Of one user within `per_user_s`, on a node, so many opens count, and so many good ends."""
     max_troubles_per_user: int = 3
     """So many failed opens, and so many abnormal ends: one client in a loop must not move a tenant."""
+    max_kinds_per_user: int = 20
+    """So many kinds of clients that are new to the node."""
     max_reports_per_user: int = 12
     """Of the comparisons a user's clients report."""
+    max_kept_per_hour: int = 12
+    """Of the mismatches a user's clients report: they must not push out what the server has found."""
     per_user_s: float = 60.0
     max_users: int = 100_000
     """Whose events are limited so; those beyond are not counted."""
@@ -94,8 +98,9 @@ class EvidenceStore(Protocol):
     """Evidence of tenants, over all nodes. The store's clock counts. All methods raise BusUnavailable."""
 
     async def record(self, tenant: str, batch: Batch) -> None:
-        """Adds what a node noted. At most `census.MAX_ROWS` kinds of clients are kept: what is beyond is
-        counted in `census.rest_row`."""
+        """Adds what a node noted. At most `census.MAX_ROWS` kinds of clients are kept, and of those that came
+        with one user (the first of a new row's `marks` who has not so many) `census.MAX_ROWS_PER_USER`: what
+        is beyond is counted in `census.rest_row`."""
         ...
 
     async def window(self, tenant: str, seconds: int) -> Window:

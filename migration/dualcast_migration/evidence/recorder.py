@@ -17,7 +17,7 @@ from dualcast.model.errors import BusUnavailable, DualcastError
 from dualcast.telemetry.counters import OTHER as OTHER_TENANTS
 from dualcast.telemetry.counters import Counters
 from dualcast_migration import figures
-from dualcast_migration.census import UNKNOWN, Row, Visitor
+from dualcast_migration.census import UNKNOWN, Row, Visitor, rest_row
 from dualcast_migration.sketch import mark
 
 from .closing import ended_abnormally
@@ -84,7 +84,8 @@ class Recorder:
         self._unsent: dict[str, tuple[Batch, float]] = {}
         """Batches the store has not confirmed, and since when: told again under the same name."""
         self._lags: dict[tuple[str, str], list[int]] = {}
-        self._caps = Caps(self._settings, monotonic)
+        self._caps = Caps(self._settings, monotonic, self._settings.per_user_s)
+        self._kept = Caps(self._settings, monotonic, 3_600.0)
         self._live_at = 0.0
         self._away = False
         self.active: dict[str, float] = {}
@@ -109,6 +110,8 @@ class Recorder:
         # Older contracts have ids of connections, but none of instances.
         pairs = dialect == "native" and bool(session.instance)
         row = Row(transport, dialect, seen.agent, seen.app, seen.origin, pairs)
+        if not pending.knows(row) and not self._caps.allow(one, "kind", self._settings.max_kinds_per_user):
+            row = rest_row(row)
         session.visitor = pending.connected(row, one)
         if dialect not in GOVERNED or not self._allow(one, "opened"):
             return
@@ -184,11 +187,16 @@ class Recorder:
                 pending.count(figures.client_lag(transport, figures.lag_bucket(lag_ms)))
         return True
 
-    def mismatch(self, tenant: str, record: bytes) -> None:
-        """Keeps an encoded mismatch record of at most MAX_RECORD_BYTES; it is counted by `compared`."""
+    def mismatch(self, tenant: str, record: bytes, reporter: str = "") -> None:
+        """Keeps an encoded mismatch record of at most MAX_RECORD_BYTES; it is counted by `compared`.
+        `reporter`: the user whose client says so, not the server."""
         pending = self._of(tenant)
         if pending is None:
             return
+        if reporter:
+            most = self._settings.max_kept_per_hour
+            if not self._kept.allow(mark(tenant, reporter), "kept", most):
+                return
         waiting = len(pending.mismatches)
         if waiting >= self._settings.max_waiting_mismatches or len(record) > MAX_RECORD_BYTES:
             self.dropped += 1
@@ -258,7 +266,7 @@ class Recorder:
         return {
             "evidence_dropped": float(self.dropped),
             "evidence_failures": float(self.failures),
-            "evidence_not_counted": float(self._caps.refused),
+            "evidence_not_counted": float(self._caps.refused + self._kept.refused),
             "evidence_tenants": float(len(self._pending)),
         }
 

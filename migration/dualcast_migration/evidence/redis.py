@@ -10,7 +10,15 @@ from typing import Any
 import msgspec
 
 from dualcast.bus.storage import Extension, Scripting
-from dualcast_migration.census import MAX_ROWS, Census, Row, decode_row, encode_row, rest_row
+from dualcast_migration.census import (
+    MAX_ROWS,
+    MAX_ROWS_PER_USER,
+    Census,
+    Row,
+    decode_row,
+    encode_row,
+    rest_row,
+)
 from dualcast_migration.figures import Window, make_window
 from dualcast_migration.sketch import ROW_SIZE, WINDOW_SIZE, cut, estimate
 
@@ -29,6 +37,7 @@ def extension() -> Extension:
     prelude = (
         f"local LEVELS = {{{levels}}}\n"
         f"local MAX_ROWS, ROW_S, ROW_SIZE, WINDOW_SIZE = {MAX_ROWS}, {ROW_S}, {ROW_SIZE}, {WINDOW_SIZE}\n"
+        f"local MAX_ROWS_PER_USER = {MAX_ROWS_PER_USER}\n"
         f"local MAX_MISMATCHES, MISMATCH_S, TAKEN_S = {MAX_MISMATCHES}, {MISMATCH_S}, {TAKEN_S}\n"
         + (folder / "common.lua").read_text(encoding="utf-8")
     )

@@ -13,6 +13,7 @@ import msgspec
 from dualcast.bus.storage import Database, SqlPart
 from dualcast_migration.census import (
     MAX_ROWS,
+    MAX_ROWS_PER_USER,
     Census,
     CensusRow,
     Row,
@@ -40,6 +41,9 @@ CREATE TABLE IF NOT EXISTS evidence_row (
   tenant TEXT NOT NULL, row BLOB NOT NULL, connects INTEGER NOT NULL, first_ms INTEGER NOT NULL,
   last_ms INTEGER NOT NULL, marks TEXT NOT NULL, PRIMARY KEY (tenant, row)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS evidence_row_age ON evidence_row (last_ms);
+CREATE TABLE IF NOT EXISTS evidence_owner (
+  tenant TEXT NOT NULL, row BLOB NOT NULL, mark TEXT NOT NULL, PRIMARY KEY (tenant, row)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS evidence_owner_mark ON evidence_owner (tenant, mark);
 CREATE TABLE IF NOT EXISTS evidence_live (
   tenant TEXT NOT NULL, node TEXT NOT NULL, until_ms INTEGER NOT NULL, counts BLOB NOT NULL,
   PRIMARY KEY (tenant, node)) WITHOUT ROWID;
@@ -212,7 +216,7 @@ class _Writer:
     def _row(self, change: RowChange) -> None:
         row = change.row
         found = self._find(row)
-        if found is None and row != rest_row(row) and self._full():
+        if found is None and row != rest_row(row) and not self._may_add(change):
             row = rest_row(row)
             found = self._find(row)
         connects, first_ms, marks = found or (0, self._now_ms, "")
@@ -235,11 +239,23 @@ class _Writer:
         ).fetchone()
         return found
 
-    def _full(self) -> bool:
-        count = self._db.execute(
-            "SELECT count(*) FROM evidence_row WHERE tenant = ?", (self._tenant,)
-        ).fetchone()[0]
-        return bool(count >= MAX_ROWS)
+    def _may_add(self, change: RowChange) -> bool:
+        """Whether there is room for a new row, and one of its users has not brought too many."""
+        if self._count("SELECT count(*) FROM evidence_row WHERE tenant = ?") >= MAX_ROWS:
+            return False
+        for mark in change.marks:
+            owned = self._count("SELECT count(*) FROM evidence_owner WHERE tenant = ? AND mark = ?", mark)
+            if owned < MAX_ROWS_PER_USER:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO evidence_owner VALUES (?, ?, ?)",
+                    (self._tenant, encode_row(change.row), mark),
+                )
+                return True
+        return not change.marks
+
+    def _count(self, query: str, *more: str) -> int:
+        count: int = self._db.execute(query, (self._tenant, *more)).fetchone()[0]
+        return count
 
     def _live(self, batch: Batch) -> None:
         key = (self._tenant, batch.node)
@@ -275,5 +291,8 @@ class _Writer:
             db.execute("DELETE FROM evidence_marks WHERE width = ? AND bucket < ?", oldest)
         db.execute("DELETE FROM evidence_live WHERE until_ms < ?", (now_ms,))
         db.execute("DELETE FROM evidence_batch WHERE at_ms < ?", (now_ms - TAKEN_S * 1000,))
-        db.execute("DELETE FROM evidence_row WHERE last_ms < ?", (now_ms - ROW_S * 1000,))
+        if db.execute("DELETE FROM evidence_row WHERE last_ms < ?", (now_ms - ROW_S * 1000,)).rowcount:
+            db.execute(
+                "DELETE FROM evidence_owner WHERE (tenant, row) NOT IN (SELECT tenant, row FROM evidence_row)"
+            )
         db.execute("DELETE FROM evidence_mismatch WHERE at_ms < ?", (now_ms - MISMATCH_S * 1000,))

@@ -126,14 +126,15 @@ class ChannelLog:
 class TenantLog:
     """One tenant's counter and channels, in the order of their last append, so forgetting is cheap."""
 
-    __slots__ = ("_channels", "_max_heads", "_retention", "_silent", "epoch", "floor", "top")
+    __slots__ = ("_channels", "_max_heads", "_silent", "epoch", "floor", "retention", "top")
 
     def __init__(self, epoch: str, retention: Retention, max_heads: int) -> None:
         self.epoch = epoch
         self.top = 0
         self.floor = 0
         """Heads up to this offset may have been forgotten."""
-        self._retention = retention
+        self.retention = retention
+        """May be another one from one call to the next."""
         self._max_heads = max_heads
         self._channels: OrderedDict[str, ChannelLog] = OrderedDict()
         self._silent: OrderedDict[str, tuple[int, int]] = OrderedDict()
@@ -157,8 +158,8 @@ class TenantLog:
             self._silent.pop(entry.channel, None)
         else:
             self._channels.move_to_end(entry.channel)
-        log.append(entry, at_ms, self._retention.entries)
-        log.trim(at_ms - self._retention.seconds * 1000)
+        log.append(entry, at_ms, self.retention.entries)
+        log.trim(at_ms - self.retention.seconds * 1000)
 
     def forget(self, now_ms: int, most: int = 2) -> None:
         """Drops the history of channels silent for the retention, and the heads of those silent for twice
@@ -166,7 +167,7 @@ class TenantLog:
 
         Also the oldest heads over the bound. Does at most `most` channels, so every append can call it.
         """
-        stale_ms = now_ms - self._retention.seconds * 1000
+        stale_ms = now_ms - self.retention.seconds * 1000
         for _ in range(most):
             if not self._channels:
                 break
@@ -179,7 +180,7 @@ class TenantLog:
             if not self._silent:
                 break
             channel, (head, head_ms) = next(iter(self._silent.items()))
-            if head_ms >= stale_ms - self._retention.seconds * 1000 and len(self) <= self._max_heads:
+            if head_ms >= stale_ms - self.retention.seconds * 1000 and len(self) <= self._max_heads:
                 break
             del self._silent[channel]
             self.floor = max(self.floor, head)
@@ -188,7 +189,7 @@ class TenantLog:
         """A page as the port says. An `after` beyond the counter gives an empty page at the counter."""
         gaps: list[Gap] = []
         runs: list[Iterable[tuple[int, int, Entry]]] = []
-        stale_ms = now_ms - self._retention.seconds * 1000
+        stale_ms = now_ms - self.retention.seconds * 1000
         for number, channel in enumerate(dict.fromkeys(channels)):
             head: int | None = None
             oldest: Stored | None = None

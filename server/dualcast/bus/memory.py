@@ -20,6 +20,7 @@ from dualcast.model.inbox import Badge
 from dualcast.model.publication import Draft, Entry, Page, Quota, Receipt
 
 from .history import TenantLog
+from .keeping import Keeping, keeping
 from .live import LiveFeed
 from .memory_database import MemoryDatabase
 from .port import Follower, Health, Retention
@@ -53,7 +54,7 @@ class MemoryBus:
 
     def __init__(
         self,
-        retention: Retention | None = None,
+        retention: Retention | Keeping | None = None,
         *,
         max_heads: int = 100_000,
         max_remembered: int = 500_000,
@@ -61,7 +62,7 @@ class MemoryBus:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.database = MemoryDatabase(parts)
-        self._retention = retention or Retention()
+        self._keeping = keeping(retention)
         self._max_heads = max_heads
         self._max_remembered = max_remembered
         self._clock = clock
@@ -150,7 +151,8 @@ class MemoryBus:
     def _log(self, tenant: str) -> TenantLog:
         log = self._tenants.get(tenant)
         if log is None:
-            log = self._tenants[tenant] = TenantLog(new_epoch(), self._retention, self._max_heads)
+            log = self._tenants[tenant] = TenantLog(new_epoch(), self._keeping.most, self._max_heads)
+        log.retention = self._keeping.of(tenant)
         return log
 
     def _position(self, tenant: str) -> Cursor:
@@ -194,7 +196,7 @@ class MemoryBus:
             log.forget(at_ms)
         if is_remembered(draft):
             self._remember(
-                key, _Remembered(offset, draft.id, draft.fingerprint, now + self._retention.idempotency_s)
+                key, _Remembered(offset, draft.id, draft.fingerprint, now + self._keeping.most.idempotency_s)
             )
         self._appended += 1
         watched = self._feed.channels(tenant)
@@ -206,7 +208,7 @@ class MemoryBus:
         remembered = self._remembered
         remembered.pop(key, None)
         remembered[key] = value
-        self._forget(value.until_s - self._retention.idempotency_s, 2)
+        self._forget(value.until_s - self._keeping.most.idempotency_s, 2)
 
     def _forget(self, now_s: float, most: int) -> None:
         remembered = self._remembered
@@ -221,7 +223,7 @@ class MemoryBus:
     def _tidy(self) -> None:
         """Forgets what aged away while nobody appended."""
         now = self._clock()
-        for log in self._tenants.values():
+        for log in map(self._log, self._tenants):
             log.forget(int(now * 1000), 1000)
         self._forget(now, 10_000)
         self._sweep = asyncio.get_running_loop().call_later(SWEEP_S, self._tidy)

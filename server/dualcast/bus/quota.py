@@ -28,6 +28,12 @@ def admit(tat_s: float, now_s: float, quota: Quota) -> tuple[float, float]:
     return new, 0.0
 
 
+def limited(tat_s: float, now_s: float, quota: Quota) -> float:
+    """`tat_s`, at most a full burst ahead. Further ahead it is by a smaller quota of before (or a clock that
+    was set back): who is given more need not wait for that to pass."""
+    return min(tat_s, now_s + max(1, quota.burst) / max(quota.rate_per_s, 1e-6))
+
+
 class Quotas:
     """The quota state of the tenants of one process; idle tenants are forgotten."""
 
@@ -42,10 +48,10 @@ class Quotas:
         if quota is None:
             return None
         now = self._clock()
-        new, wait = admit(self._tats.get(tenant, 0.0), now, quota)
-        if wait:
-            return RateLimited("the tenant's publish quota is used up", retry_after_s=wait)
+        new, wait = admit(limited(self._tats.get(tenant, 0.0), now, quota), now, quota)
         if len(self._tats) >= FORGET_ABOVE and tenant not in self._tats:
             self._tats = {name: tat for name, tat in self._tats.items() if tat > now}
         self._tats[tenant] = new
+        if wait:
+            return RateLimited("the tenant's publish quota is used up", retry_after_s=wait)
         return None

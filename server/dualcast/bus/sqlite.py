@@ -23,6 +23,7 @@ from dualcast.model.cursor import Cursor
 from dualcast.model.errors import BusUnavailable, DualcastError
 from dualcast.model.publication import Draft, Entry, Page, Quota, Receipt
 
+from .keeping import Keeping, keeping
 from .live import LiveFeed
 from .port import Follower, Health, Retention
 from .record import publication_of
@@ -52,7 +53,7 @@ class SqliteBus:
     def __init__(
         self,
         path: Path,
-        retention: Retention | None = None,
+        retention: Retention | Keeping | None = None,
         *,
         max_pending: int = 50_000,
         max_pending_bytes: int = 64 * 1024 * 1024,
@@ -62,7 +63,7 @@ class SqliteBus:
     ) -> None:
         self.database = _Beside(self)
         self._path = path
-        self._retention = retention or Retention()
+        self._keeping = keeping(retention)
         self._max_pending = max_pending
         self._max_pending_bytes = max_pending_bytes
         self._max_heads = max_heads
@@ -106,7 +107,7 @@ class SqliteBus:
             return AppendLog(
                 self._db,
                 self._epochs[-1],
-                self._retention,
+                self._keeping,
                 clock=self._clock,
                 max_heads=self._max_heads,
                 riders=Riders(self._parts),
@@ -171,7 +172,7 @@ class SqliteBus:
             after=after,
             limit=limit,
             now_ms=int(self._clock() * 1000),
-            keep_ms=self._retention.seconds * 1000,
+            keep_ms=self._keeping.of(tenant).seconds * 1000,
             max_bytes=MAX_PAGE_BYTES,
         )
         try:

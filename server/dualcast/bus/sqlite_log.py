@@ -15,7 +15,7 @@ from dualcast.model.errors import DualcastError
 from dualcast.model.inbox import Badge
 from dualcast.model.publication import Draft, Quota, Receipt
 
-from .port import Retention
+from .keeping import Keeping
 from .quota import Quotas
 from .record import encode_body, with_badge
 from .rules import badges_first, check_draft, check_repeat, is_remembered, remember_key
@@ -92,7 +92,7 @@ class AppendLog:
         self,
         db: sqlite3.Connection,
         epoch: str,
-        retention: Retention,
+        keeping: Keeping,
         *,
         clock: Callable[[], float],
         max_heads: int,
@@ -100,14 +100,12 @@ class AppendLog:
     ) -> None:
         self._db = db
         self._epoch = epoch
-        self._retention = retention
+        self._keeping = keeping
         self._clock = clock
         self._max_heads = max_heads
         self._riders = riders
         self._quotas = Quotas(clock)
-        self._slack = retention.entries // 10
-        self._keep_ms = retention.seconds * 1000
-        self._slack_ms = max(1000, self._keep_ms // 10)
+        self._keep_ms = keeping.most.seconds * 1000
         self._now_ms = 0
         self.appended = 0
         self.duplicates = 0
@@ -255,7 +253,7 @@ class AppendLog:
         return channel
 
     def _write(self, batch: _Batch) -> None:
-        until_ms = batch.now_ms + self._retention.idempotency_s * 1000
+        until_ms = batch.now_ms + self._keeping.most.idempotency_s * 1000
         db = self._db
         db.executemany("INSERT INTO links VALUES (?, ?, ?, ?, ?)", batch.links)
         if batch.bodies:
@@ -264,11 +262,14 @@ class AppendLog:
             "INSERT OR REPLACE INTO remembered VALUES (?, ?, ?, ?, ?, ?)",
             [(*key, *value, until_ms) for key, value in batch.remembered.items()],
         )
+        kept = {tenant.no: self._keeping.of(tenant.name) for tenant in batch.tenants.values()}
         for tenant, channel in batch.channels.values():
-            excess = channel.kept - self._retention.entries
-            aged = channel.oldest_ms < batch.now_ms - self._keep_ms - self._slack_ms
-            if excess > self._slack or aged:
-                self._trim(tenant, channel, max(0, excess), batch.now_ms - self._keep_ms)
+            keep = kept[tenant.no]
+            keep_ms = keep.seconds * 1000
+            excess = channel.kept - keep.entries
+            aged = channel.oldest_ms < batch.now_ms - keep_ms - max(1000, keep_ms // 10)
+            if excess > keep.entries // 10 or aged:
+                self._trim(tenant, channel, max(0, excess), batch.now_ms - keep_ms)
         self._save(batch)
 
     def _save(self, batch: _Batch) -> None:

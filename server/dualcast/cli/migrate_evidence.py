@@ -104,7 +104,8 @@ def parity(tenant: str | None, limit: int, as_json: bool, url: str, token: str |
 @json_option
 @server_options
 def audit(tenant: str | None, limit: int, before: int, as_json: bool, url: str, token: str | None) -> None:
-    """Show who changed the stage, when, from what to what, and why; the newest first."""
+    """Show who changed the stage, settings, quotas or keys, when, from what to what, and why; the newest
+    first."""
     there = operator_at(url, token)
     query = {"limit": limit} | ({"before": before} if before else {})
     view = call(there, "GET", tenant_path(tenant_of(tenant, there), "/audit"), query=query)

@@ -79,13 +79,16 @@ def changes(entries: Iterable[Json]) -> None:
         table.add_column(heading, header_style="dim")
     for entry in entries:
         before, after = entry["from"], entry["to"]
+        # Where the stage was left alone, what was changed says more than it.
+        stages = [] if before == after else [(_short(before) if before else "", _short(after))]
+        rows = stages + [_field(change) for change in entry.get("changes", ())]
         table.add_row(
             str(entry["number"]),
             entry["at"][:19].replace("T", " "),
             escape(entry["who"]),
             entry["action"],
-            _short(before) if before else "",
-            _short(after),
+            "\n".join(old for old, _ in rows),
+            "\n".join(new for _, new in rows),
             escape(entry["why"]),
         )
     stdout.print(table)
@@ -224,6 +227,22 @@ def _told(entry: Json) -> str:
 def _short(record: Json) -> str:
     percent = record["cohort"]["percent"]
     return f"{record['stage']}" + ("" if percent == 100 else f" {percent:g} %")
+
+
+def _field(change: Json) -> tuple[str, str]:
+    """Both sides of a changed setting or key, each with its name."""
+    name = change["field"].replace("_", " ").removesuffix("s" if change["field"] == "keys" else "")
+    return tuple(escape(f"{name}: {_plainly(change[side])}") for side in ("from", "to"))  # type: ignore[return-value]
+
+
+def _plainly(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, Mapping):
+        return " ".join(filter(None, (value["algorithm"], value["kid"], value["fingerprint"])))
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _differences(before: Json, after: Json, at: str = "") -> Iterator[tuple[str, str, str]]:

@@ -49,9 +49,14 @@ def _quota_options(command: F) -> F:
         click.option("--burst", metavar="N", help="Publications at once; or `off`."),
         click.option("--connections", metavar="N", help="Connections on each node; or `off`."),
         click.option("--connections-per-user", metavar="N", help="Of one user on each node; or `off`."),
+        click.option("--history", metavar="N", help="Publications kept of each channel; or `off`."),
+        click.option("--history-age", metavar="SECONDS", help="How long they are given out; or `off`."),
     ):
         command = option(command)
     return command
+
+
+_why = click.option("--why", default="", help="For the audit.")
 
 
 @click.group()
@@ -62,7 +67,7 @@ def tenants() -> None:
 @tenants.command()
 @click.argument("tenant")
 @click.option("--stage", type=click.Choice([str(stage) for stage in Stage]), help="Where it begins.")
-@click.option("--why", default="", help="For the audit.")
+@_why
 @_key_options
 @_quota_options
 @json_option
@@ -114,14 +119,15 @@ def show(tenant: str, as_json: bool, url: str, token: str | None) -> None:
 @tenants.command("set")
 @click.argument("tenant")
 @_quota_options
+@_why
 @json_option
 @server_options
-def set_(tenant: str, as_json: bool, url: str, token: str | None, **options: Any) -> None:
+def set_(tenant: str, why: str, as_json: bool, url: str, token: str | None, **options: Any) -> None:
     """Change settings and quotas. What is not named stays; lists are replaced (`off`: empty)."""
     settings = _settings(options)
     if not settings:
         raise click.UsageError("name what shall be changed")
-    body = {"settings": settings}
+    body = {"settings": settings, **_said(why)}
     _shown(call(operator_at(url, token), "PATCH", tenant_path(tenant), body=body), as_json)
 
 
@@ -146,22 +152,25 @@ def list_keys(tenant: str, as_json: bool, url: str, token: str | None) -> None:
 @keys.command()
 @click.argument("tenant")
 @_key_options
+@_why
 @json_option
 @server_options
-def add(tenant: str, as_json: bool, url: str, token: str | None, **options: Any) -> None:
+def add(tenant: str, why: str, as_json: bool, url: str, token: str | None, **options: Any) -> None:
     """Add a key; tokens it signs are good at once."""
     key, secret = _key(options, needed=True)
-    _shown(call(operator_at(url, token), "POST", tenant_path(tenant, "/keys"), body=key), as_json, secret)
+    body = {**key, **_said(why)}
+    _shown(call(operator_at(url, token), "POST", tenant_path(tenant, "/keys"), body=body), as_json, secret)
 
 
 @keys.command()
 @click.argument("tenant")
 @click.option("--kid", help="The key of this `kid`.")
 @click.option("--position", type=click.IntRange(min=0), help="The key at this place of `keys list`.")
+@_why
 @json_option
 @server_options
 def remove(
-    tenant: str, kid: str | None, position: int | None, as_json: bool, url: str, token: str | None
+    tenant: str, kid: str | None, position: int | None, why: str, as_json: bool, url: str, token: str | None
 ) -> None:
     """Remove a key: its tokens are refused, and who came with one is sent away."""
     if bool(kid) == (position is not None):
@@ -172,6 +181,7 @@ def remove(
     if position is not None:
         version = call(there, "GET", tenant_path(tenant))["version"]
         query = {"position": position}
+    query |= _said(why)
     _shown(call(there, "DELETE", tenant_path(tenant, "/keys"), query=query, version=version), as_json)
 
 
@@ -195,6 +205,10 @@ def _key(options: dict[str, Any], *, needed: bool) -> tuple[dict[str, Any], str]
     return {**key, "jwks_url": options["jwks_url"]}, ""
 
 
+def _said(why: str) -> dict[str, str]:
+    return {"why": why} if why else {}
+
+
 def _read(path: str) -> str:
     try:
         return sys.stdin.read() if path == "-" else Path(path).read_text()
@@ -214,6 +228,8 @@ def _settings(options: dict[str, Any]) -> dict[str, Any]:
         ("burst", "publish_burst"),
         ("connections", "max_connections"),
         ("connections_per_user", "max_connections_per_user"),
+        ("history", "history_entries"),
+        ("history_age", "history_s"),
     ):
         text = options[option]
         if text is not None:

@@ -32,7 +32,8 @@ class CensusRowView(Struct, frozen=True):
     transport: str
     """`sse` or `ws`."""
     dialect: str
-    """`native`, one of the older contracts, or `other`: all kinds beyond the first 1,000."""
+    """`native`, one of the older contracts, or `other`: all kinds beyond the first 1,000, and beyond the
+    first 20 that came with one user."""
     agent: str
     """Family and major version of the user agent."""
     app: str

@@ -12,8 +12,10 @@ from litestar import Response, get, post, put
 from litestar.params import FromPath, JSONBody, QueryParameter
 from msgspec import Meta, Struct
 
+from dualcast.model.errors import DualcastError
 from dualcast.model.times import utc_text
 from dualcast.tenancy.audit import Action, AuditEntry
+from dualcast.tenancy.changes import FieldChange
 from dualcast.tenancy.stages import StageView
 from dualcast_migration.budgets import DEFAULT_BUDGETS, Budgets
 from dualcast_migration.cohort import EVERYBODY, Cohort
@@ -58,7 +60,8 @@ class MigrationBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     fallback_scope: FallbackScope = "instance"
     budgets: Budgets = DEFAULT_BUDGETS
     mirror: MirrorMode | None = None
-    """What is copied to old servers' channels; null: the server's setting."""
+    """What is copied to old servers' channels; null: the server's setting. These channels are the legacy
+    tenant's: of others nothing can be copied, 422 `no-old-channels`."""
 
     def __post_init__(self) -> None:
         self.record()  # refuses what does not go together
@@ -76,6 +79,16 @@ class MigrationBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             budgets=self.budgets,
             mirror=self.mirror,
         )
+
+
+class NoOldChannels(DualcastError):
+    """The names of old channels hold no tenant: what were copied there would reach users of another."""
+
+    code = "no-old-channels"
+    status = 422
+
+    def __init__(self) -> None:
+        super().__init__("mirror: the channels of old servers belong to the legacy tenant alone")
 
 
 class RollbackBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,10 +127,13 @@ class EntryView(Struct, frozen=True, rename={"before": "from", "after": "to"}):
     who: str
     """Tenant and user id (`default/root`), `settings`, `guard` or `server`."""
     action: Action
+    """`settings`, `keys`: the stage was left alone, and `from` and `to` are equal."""
     why: str
     before: RecordView | None
     """null: the tenant was made."""
     after: RecordView
+    changes: tuple[FieldChange, ...]
+    """What was changed beside the stage: settings, quotas, keys."""
 
 
 class MigrationView(Struct, frozen=True):
@@ -162,6 +178,8 @@ async def change_migration(
     name = own_or_any(services, caller, tenant)
     version = expected_version(if_match, data.expected, needed=True)
     await services.stages.read(name)  # 404 goes before a conflict
+    if data.mirror not in (None, "off") and name != services.settings.legacy_tenant:
+        raise NoOldChannels
     with precondition(if_match):
         view = await services.stages.change(
             name, data.record(), who=who(caller), why=data.why, expected=version, force=data.force
@@ -213,7 +231,8 @@ async def read_audit(
     before: Annotated[int, QueryParameter(ge=0, description="Entries of lower numbers; 0: all")] = 0,
     limit: Annotated[int, QueryParameter(ge=1, le=100)] = 50,
 ) -> AuditView:
-    """Every change of the tenant's stage, by people, the guard or the settings; the newest 1,000 are kept."""
+    """Every change of the tenant's stage, settings, quotas and keys, by people, the guard or the settings;
+    never a secret. The newest 1,000 are kept."""
     page = await services.stages.history(
         own_or_any(services, caller, tenant), before=min(before, 2**53), limit=limit
     )
@@ -236,6 +255,7 @@ def _entry(entry: AuditEntry) -> EntryView:
         why=entry.why,
         before=_record(entry.before) if entry.before else None,
         after=_record(entry.after),
+        changes=entry.changes,
     )
 
 

@@ -128,7 +128,7 @@ async def report_parity(services: Injected, caller: Caller, data: JSONBody[Repor
         recorded = services.noting.reported(caller.tenant, caller.sub, found.compared, found.mismatches, lags)
     record = mismatch_of(found, "client", caller.sub, data.instance, int(time.time() * 1000))
     if recorded and record is not None:
-        services.noting.mismatch(caller.tenant, record)
+        services.noting.mismatch(caller.tenant, record, caller.sub)
     return ReportView(found.compared, found.mismatches, recorded)
 
 

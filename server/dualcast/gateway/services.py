@@ -53,8 +53,13 @@ class GatewaySettings(Struct, frozen=True):
     version: str = "0.1.0"
     operator_tenant: str = "default"
     """Whose principals with the role `operator` may do everything to every tenant."""
+    legacy_tenant: str = "default"
+    """Whose are the channels of old servers."""
     new_tenant_stage: Stage = Stage.FALLBACK
     """Of a tenant made without one."""
+    history_entries: int = 1_000
+    """What the server keeps of a channel: a tenant may have less."""
+    history_s: int = 86_400
 
     def __repr__(self) -> str:
         return f"GatewaySettings(max_body_bytes={self.max_body_bytes})"

@@ -18,12 +18,20 @@ from msgspec.structs import asdict, replace
 
 from dualcast.model.channel import check_tenant
 from dualcast.model.errors import BadRequest, DualcastError, NotFound
+from dualcast.model.principal import Principal
 from dualcast.state.port import VersionConflict
 from dualcast.tenancy.audit import Note, check_why
 from dualcast.tenancy.model import Algorithm, KeyView, Secret, SigningKey, Tenant, TenantSettings, public_view
 from dualcast.tenancy.stages import UnknownTenant
 from dualcast.tenancy.store import Stored
-from dualcast.tenancy.validate import MAX_KEY_CHARACTERS, MAX_KEYS, MAX_ORIGINS, MAX_PATTERNS, MAX_TEXT
+from dualcast.tenancy.validate import (
+    MAX_KEY_CHARACTERS,
+    MAX_KEYS,
+    MAX_ORIGINS,
+    MAX_PATTERNS,
+    MAX_TEXT,
+    BadTenant,
+)
 from dualcast_migration.policy import StageRecord
 from dualcast_migration.stage import Stage
 
@@ -56,6 +64,7 @@ Rate = Annotated[float, Meta(gt=0)]
 Number = Annotated[int, Meta(ge=1, le=2**31)]
 Version = Annotated[int, Meta(ge=0)]
 Why = Annotated[str, Meta(min_length=1, max_length=500)]
+NOT_SAID = "not said"
 
 
 class TenantExists(DualcastError):
@@ -80,6 +89,10 @@ class SettingsBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Connections on each node; a native one beyond is refused, 503 `connection-limit`."""
     max_connections_per_user: Number | UnsetType | None = UNSET
     """Native connections of one user on each node; the oldest is closed for a new one."""
+    history_entries: Number | UnsetType | None = UNSET
+    """Publications kept of each channel; at most the server's `bus.history_entries`."""
+    history_s: Number | UnsetType | None = UNSET
+    """Seconds for which they are given out; at most the server's `bus.history_s`."""
 
 
 class SettingsView(Struct, frozen=True):
@@ -91,6 +104,8 @@ class SettingsView(Struct, frozen=True):
     publish_burst: int | None
     max_connections: int | None
     max_connections_per_user: int | None
+    history_entries: int | None
+    history_s: int | None
 
 
 class KeyBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,6 +130,13 @@ class KeyBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return f"KeyBody({self.algorithm}, {self.kid!r})"  # the secret must not get into a log
 
 
+class NewKeyBody(KeyBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A key to add, and why."""
+
+    why: Why = NOT_SAID
+    """For the audit."""
+
+
 class TenantBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A new tenant."""
 
@@ -132,6 +154,8 @@ class TenantChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     settings: SettingsBody
     expected: Version | None = None
+    why: Why = NOT_SAID
+    """For the audit."""
 
 
 class TenantAnswer(Struct, frozen=True):
@@ -159,13 +183,14 @@ async def make_tenant(
 ) -> Response[TenantAnswer]:
     """Its users can connect at once. 409 `tenant-exists`. For operators."""
     require_operator(services, caller)
+    _check_history(services, data.settings)
     tenant = Tenant(
         id=check_tenant(data.id),
         keys=tuple(map(_signing_key, data.keys)),
         settings=_merged(TenantSettings(), data.settings),
         stage=StageRecord(stage=data.stage or services.settings.new_tenant_stage),
     )
-    note = Note(who(caller), check_why(data.why), _now_ms(), "create")
+    note = _note(caller, data.why)
     try:
         version = await services.tenants.put(tenant, expected=0, note=note)
     except VersionConflict:
@@ -212,7 +237,9 @@ async def change_tenant(
     def edit(old: Tenant) -> Tenant:
         return replace(old, settings=_merged(old.settings, data.settings))
 
-    answer = await _change(services, any_tenant(services, caller, tenant), edit, if_match, data.expected)
+    name = any_tenant(services, caller, tenant)
+    _check_history(services, data.settings)
+    answer = await _change(services, name, edit, _note(caller, data.why), if_match, data.expected)
     log.info("tenant_changed", tenant=tenant, by=who(caller))
     return answer
 
@@ -229,7 +256,7 @@ async def add_key(
     services: Injected,
     caller: Caller,
     tenant: FromPath[str],
-    data: JSONBody[KeyBody],
+    data: JSONBody[NewKeyBody],
     if_match: IfMatch = "",
 ) -> Response[TenantAnswer]:
     """Tokens it has signed are good from now on. 422 `bad-tenant` when another key has the same `kid`, or
@@ -239,7 +266,8 @@ async def add_key(
     def edit(old: Tenant) -> Tenant:
         return replace(old, keys=(*old.keys, _signing_key(data)))
 
-    answer = await _change(services, any_tenant(services, caller, tenant), edit, if_match, None)
+    note = _note(caller, data.why)
+    answer = await _change(services, any_tenant(services, caller, tenant), edit, note, if_match)
     log.info("tenant_key_added", tenant=tenant, kid=data.kid, by=who(caller))
     return Response(answer.content, status_code=201, headers=answer.headers)
 
@@ -261,6 +289,7 @@ async def remove_key(
         int | None,
         QueryParameter(ge=0, lt=MAX_KEYS, description="The key at this place, from 0; needs If-Match"),
     ] = None,
+    why: Annotated[str, QueryParameter(min_length=1, max_length=500, description="For the audit")] = NOT_SAID,
     if_match: IfMatch = "",
 ) -> Response[TenantAnswer]:
     """Tokens it has signed are no longer good, and connections that came with one are closed. 404
@@ -282,13 +311,18 @@ async def remove_key(
             raise NotFound("the tenant has no such key", code="unknown-key")
         return replace(old, keys=left)
 
-    answer = await _change(services, name, edit, if_match, None)
+    answer = await _change(services, name, edit, _note(caller, why), if_match)
     log.info("tenant_key_removed", tenant=tenant, kid=kid, by=who(caller))
     return answer
 
 
 async def _change(
-    services: Services, tenant: str, edit: Callable[[Tenant], Tenant], if_match: str, expected: int | None
+    services: Services,
+    tenant: str,
+    edit: Callable[[Tenant], Tenant],
+    note: Note,
+    if_match: str,
+    expected: int | None = None,
 ) -> Response[TenantAnswer]:
     def whole(stored: Stored | None) -> Tenant:
         if stored is None:
@@ -299,18 +333,26 @@ async def _change(
     if version is not None and await services.tenants.get(tenant) is None:
         raise UnknownTenant  # not a conflict
     with precondition(if_match):
-        stored, version = await services.tenants.change(tenant, whole, expected=version)
+        stored, version = await services.tenants.change(tenant, whole, expected=version, note=note)
     return Response(_answer(stored.tenant, version), headers=etag(version))
 
 
-def _now_ms() -> int:
-    return round(time.time() * 1000)
+def _note(caller: Principal, why: str) -> Note:
+    return Note(who(caller), check_why(why), round(time.time() * 1000))
 
 
 def _signing_key(body: KeyBody) -> SigningKey:
-    fields = asdict(body)
+    fields = {name: getattr(body, name) for name in KeyBody.__struct_fields__}
     secret = fields.pop("secret")
     return SigningKey(**fields, secret=None if secret is None else Secret(secret))
+
+
+def _check_history(services: Services, body: SettingsBody) -> None:
+    """Raises BadTenant for more than the server keeps, which would come to nothing."""
+    for name in ("history_entries", "history_s"):
+        number, most = getattr(body, name), getattr(services.settings, name)
+        if isinstance(number, int) and number > most:
+            raise BadTenant(f"settings.{name}: at most what the server keeps, {most}")
 
 
 def _merged(settings: TenantSettings, body: SettingsBody) -> TenantSettings:

@@ -6,7 +6,7 @@ import re
 
 from dualcast.model.errors import BadRequest, LimitExceeded
 
-MAX_VALUE_BYTES = 64 * 1024
+MAX_VALUE_BYTES = 96 * 1024
 MAX_KEY_BYTES = 1280
 """Enough for a tenant and the longest channel: grants are kept under both."""
 LOG_SIZE = 4096
@@ -29,7 +29,7 @@ def check_name(space: str, key: str) -> None:
 
 
 def check_write(space: str, key: str, data: bytes, ttl_s: float | None) -> None:
-    """`check_name`, and LimitExceeded for a value above 64 KiB; a lifetime must be positive."""
+    """`check_name`, and LimitExceeded for a value above MAX_VALUE_BYTES; a lifetime must be positive."""
     check_name(space, key)
     if len(data) > MAX_VALUE_BYTES:
         raise LimitExceeded(f"a stored value has at most {MAX_VALUE_BYTES} bytes", code="value-too-big")

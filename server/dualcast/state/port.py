@@ -1,7 +1,7 @@
 """The StateStore port: a small versioned key-value store all nodes share, with a change log.
 
 Tenants, grants, tickets, revocations and connection-close commands stand on it. Values are bytes the caller
-encodes, at most 64 KiB. Keys are text; a `space` groups keys of one kind. Every write takes the next
+encodes, at most 96 KiB. Keys are text; a `space` groups keys of one kind. Every write takes the next
 *revision* of the whole store (an integer that
 only grows); the change log names (revision, space, key) so that nodes poll it (every 500 ms) instead of
 holding a subscription.

@@ -2,12 +2,14 @@
 
 One thread owns the connection. Everything that waits when the thread turns to its queue shares one
 transaction (group commit), so a storm of tickets costs a few disk flushes, not one each. One server per file:
-the lock is exclusive and held until `close`.
+the holder of an exclusive `flock` on `<path>.lock`, until `close`. SQLite locks as it always does, so a
+backup can be made while the server runs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import sqlite3
 import threading
@@ -24,9 +26,10 @@ from .port import Change, Changes, Value, VersionConflict
 
 T = TypeVar("T")
 MAX_WAITING = 10_000
+LOCK_POLL_S = 0.05
 MAX_BATCH = 256
 PURGE_AT_ONCE = 64
-_FORMAT = 1
+FORMAT = 1
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entry (
   space TEXT NOT NULL, key TEXT NOT NULL, data BLOB NOT NULL, version INTEGER NOT NULL, expires_ms INTEGER,
@@ -216,17 +219,45 @@ class SqliteState:
     # The thread from here on.
 
     def _own(self, opened: asyncio.Future[Any]) -> None:
+        lock = -1
         try:
-            db = self._open()
-        except BusUnavailable as error:
-            self._resolve([(opened, None, error)])
-            return
-        self._resolve([(opened, None, None)])
-        try:
-            while self._turn(db):
-                pass
+            try:
+                lock = self._take_lock()
+                db = self._open()
+            except BusUnavailable as error:
+                self._resolve([(opened, None, error)])
+                return
+            self._resolve([(opened, None, None)])
+            try:
+                while self._turn(db):
+                    pass
+            finally:
+                db.close()
         finally:
-            db.close()
+            if lock >= 0:
+                os.close(lock)
+
+    def _take_lock(self) -> int:
+        """The open lock file. A server that is just ending is waited for."""
+        ends = time.monotonic() + self._lock_wait_s
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._unopened(error) from error
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
+            except OSError:
+                if time.monotonic() >= ends:
+                    os.close(lock)
+                    raise BusUnavailable(f"the state file {self._path} is in use by another server") from None
+            time.sleep(LOCK_POLL_S)
+
+    def _unopened(self, error: Exception) -> BusUnavailable:
+        reason = getattr(error, "strerror", None) or error
+        return BusUnavailable(f"the state file {self._path} cannot be opened: {reason}")
 
     def _open(self) -> sqlite3.Connection:
         db: sqlite3.Connection | None = None
@@ -234,25 +265,24 @@ class SqliteState:
             # The file holds signing secrets: its owner only (SQLite gives its WAL the same mode).
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
             db = sqlite3.connect(self._path, timeout=self._lock_wait_s, isolation_level=None)
-            db.execute("PRAGMA locking_mode = EXCLUSIVE")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
             (found,) = db.execute("PRAGMA user_version").fetchone()
-            if found not in (0, _FORMAT):
-                raise BusUnavailable("the state file was written by another version of dualcast")
+            if found not in (0, FORMAT):
+                raise BusUnavailable(
+                    f"the state file {self._path} was written by another version of dualcast"
+                )
             db.execute("BEGIN IMMEDIATE")
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
-            db.execute(f"PRAGMA user_version = {_FORMAT}")
+            db.execute(f"PRAGMA user_version = {FORMAT}")
             db.execute("COMMIT")
         except (sqlite3.Error, OSError, BusUnavailable) as error:
             if db is not None:
                 db.close()
             if isinstance(error, BusUnavailable):
                 raise
-            if "locked" in str(error):
-                raise BusUnavailable("the state file is in use by another server") from error
-            raise BusUnavailable("the state file cannot be opened") from error
+            raise self._unopened(error) from error
         return db
 
     def _turn(self, db: sqlite3.Connection) -> bool:

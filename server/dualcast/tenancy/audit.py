@@ -1,4 +1,4 @@
-"""Who changed a tenant's stage, when, from what to what, and why.
+"""Who changed a tenant's stage, settings or keys, when, from what to what, and why.
 
 A change and its entry are one write: the stored tenant carries a note of its last change. The entry is filed
 under the state store's space `audit` right after it; when a node dies between the two, whoever writes or
@@ -7,6 +7,7 @@ reads next files it from the note. The newest 1,000 entries of each tenant are k
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
 
@@ -17,6 +18,8 @@ from dualcast.model.errors import BadRequest
 from dualcast.state.port import StateStore, VersionConflict
 from dualcast_migration.policy import StageRecord
 
+from .changes import FieldChange
+
 SPACE = "audit"
 KEPT = 1_000
 PAGE = 100
@@ -26,7 +29,8 @@ SETTINGS = "settings"
 SERVER = "server"
 """Who changed it, when code did that names nobody."""
 
-Action = Literal["create", "set", "rollback", "step-back"]
+Action = Literal["create", "set", "rollback", "step-back", "settings", "keys"]
+"""`settings`, `keys`: the stage stayed as it was."""
 
 
 class BadReason(BadRequest):
@@ -55,10 +59,22 @@ class LastChange(Struct, frozen=True, omit_defaults=True):
     """None: the tenant was made by it."""
     version: int = 0
     """Of the tenant when the change was written; 0: that of the value that carries it."""
+    changes: tuple[FieldChange, ...] = ()
+    """What was changed with it beside the stage."""
+
+
+class LastEdit(Struct, frozen=True, omit_defaults=True):
+    """The same of its last change that left the stage alone. It is kept apart: what a rollback leads back to
+    is the stage before the last change of stage."""
+
+    number: int
+    note: Note
+    changes: tuple[FieldChange, ...]
+    version: int = 0
 
 
 class AuditEntry(Struct, frozen=True, rename={"before": "from", "after": "to"}):
-    """One change of a tenant's stage."""
+    """One change of a tenant."""
 
     number: int
     """Counts the tenant's changes from 1."""
@@ -72,6 +88,9 @@ class AuditEntry(Struct, frozen=True, rename={"before": "from", "after": "to"}):
     why: str
     before: StageRecord | None
     after: StageRecord
+    """Equal to `before` where the stage was left alone."""
+    changes: tuple[FieldChange, ...] = ()
+    """What was changed beside the stage; never a secret."""
 
 
 _decoder = msgspec.json.Decoder(AuditEntry)
@@ -85,7 +104,13 @@ def check_why(why: str) -> str:
     return text
 
 
-def entry_of(change: LastChange, after: StageRecord, version: int) -> AuditEntry:
+def edit_note(note: Note, changes: Sequence[FieldChange]) -> Note:
+    """`note` with the action of a change that leaves the stage alone."""
+    only_keys = all(change.field == "keys" for change in changes)
+    return msgspec.structs.replace(note, action="keys" if only_keys else "settings")
+
+
+def entry_of(change: LastChange | LastEdit, after: StageRecord, version: int) -> AuditEntry:
     """The entry of `change`, carried by a stored tenant of `version` whose stage is `after`."""
     note = change.note
     return AuditEntry(
@@ -95,8 +120,9 @@ def entry_of(change: LastChange, after: StageRecord, version: int) -> AuditEntry
         who=note.who,
         action=note.action,
         why=note.why,
-        before=change.before,
+        before=change.before if isinstance(change, LastChange) else after,
         after=after,
+        changes=change.changes,
     )
 
 

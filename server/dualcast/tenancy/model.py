@@ -87,8 +87,9 @@ class TenantSettings(Struct, frozen=True, kw_only=True, omit_defaults=True, forb
     max_connections: int | None = None
     max_connections_per_user: int | None = None
     history_entries: int | None = None
-    """Per channel."""
+    """Per channel; never more than the server keeps."""
     history_s: int | None = None
+    """The same of their age."""
 
 
 class Tenant(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -129,10 +130,11 @@ class TenantView(Struct, frozen=True):
 
 def public_view(tenant: Tenant, version: int = 0) -> TenantView:
     """`tenant` without its secrets."""
-    return TenantView(tenant.id, tuple(map(_key_view, tenant.keys)), tenant.settings, tenant.stage, version)
+    return TenantView(tenant.id, tuple(map(key_view, tenant.keys)), tenant.settings, tenant.stage, version)
 
 
-def _key_view(key: SigningKey) -> KeyView:
+def key_view(key: SigningKey) -> KeyView:
+    """`key` without its secret."""
     # Never a hash of a secret: a weak one could be guessed from it.
     fingerprint = sha256(key.public_key.strip().encode()).hexdigest()[:16] if key.public_key else ""
     return KeyView(key.algorithm, key.kid, key.source, key.issuer, key.audience, key.jwks_url, fingerprint)

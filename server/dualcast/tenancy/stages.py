@@ -178,7 +178,7 @@ class StageControl:
     async def history(self, tenant: str, *, before: int = 0, limit: int = 50) -> AuditPage:
         """Changes with numbers below `before` (0: all), the newest first, at most `limit` (1 to 100)."""
         stored, _ = await self._stored(tenant)
-        last = stored.change.number if stored.change else 0
+        last = stored.newest.number if stored.newest else 0
         upto = min(last, before - 1) if before else last
         if upto <= 0:
             return AuditPage([], 0)

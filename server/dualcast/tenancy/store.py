@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -24,7 +24,8 @@ from dualcast.state.port import StateStore, Value, VersionConflict
 from dualcast_migration.policy import StageRecord
 from dualcast_migration.stage import check_move
 
-from .audit import SERVER, SETTINGS, Audit, LastChange, Note, entry_of
+from .audit import SERVER, SETTINGS, Audit, LastChange, LastEdit, Note, edit_note, entry_of
+from .changes import changes_between
 from .model import Tenant, decode_hook, storage_hook
 from .validate import check_tenant_value
 
@@ -44,13 +45,22 @@ class TenantRecord(Struct, frozen=True):
 
 class Stored(Struct, frozen=True, omit_defaults=True):
     """The stored form. `seeds`: part (`keys`, `settings`, `stage`) → digest of what the settings said of it
-    last. `change`: the last change of its stage, filed in the audit when the value has been written."""
+    last. `change`: the last change of its stage, `edit` the last of the rest; filed in the audit when the
+    value has been written."""
 
     tenant: Tenant
     seeds: dict[str, str] = {}
     change: LastChange | None = None
+    edit: LastEdit | None = None
+
+    @property
+    def newest(self) -> LastChange | LastEdit | None:
+        """Of the two the later one: only its entry may not be filed yet."""
+        found = [note for note in (self.change, self.edit) if note is not None]
+        return max(found, key=lambda note: note.number, default=None)
 
 
+LastNote = TypeVar("LastNote", LastChange | None, LastEdit | None)
 Edit = Callable[[Stored | None], Tenant]
 """What is stored now → the tenant as it shall be. Raises to refuse; called again when somebody was faster."""
 
@@ -77,7 +87,7 @@ class TenantStore(Protocol):
 
     async def put(self, tenant: Tenant, *, expected: int | None = None, note: Note | None = None) -> int:
         """Stores `tenant` and returns its version; this node knows it at once, the others within the poll
-        interval. A change of its stage is audited, with `note` when there is one.
+        interval. A change is audited, with `note` when there is one.
 
         `expected`: the version it must have now, 0 for a new one. Raises BadTenant, VersionConflict,
         IllegalMove (its stage cannot be reached from the stored one).
@@ -114,6 +124,11 @@ def _digest_part(part: Any) -> str:
 async def _let_others(attempt: int) -> None:
     """A pause that grows with the attempts: of many who change one tenant at once everybody comes to it."""
     await asyncio.sleep(random.uniform(0, min(MAX_PAUSE_S, 0.002 * 2**attempt)))  # noqa: S311 — jitter
+
+
+def _of_version(note: LastNote, version: int) -> LastNote:
+    """A note that is carried on by a later value: it says itself of which version it is."""
+    return note if note is None or note.version else msgspec.structs.replace(note, version=version)
 
 
 def _now_ms() -> int:
@@ -163,6 +178,15 @@ class SharedTenants:
         """The tenant's stage record as this node knows it now; never waits. None: no such tenant."""
         tenant = self.current(tenant_id)
         return None if tenant is None else tenant.stage
+
+    def history(self, tenant_id: str) -> tuple[int | None, int | None]:
+        """(entries, seconds) the tenant keeps of each channel; None: what the server keeps. Never waits; on
+        any thread."""
+        record = self._known.get(tenant_id)
+        if record is None:
+            return None, None
+        settings = record.tenant.settings
+        return settings.history_entries, settings.history_s
 
     def origins(self) -> tuple[str, ...]:
         """The `origins` of all tenants together. Never waits."""
@@ -273,22 +297,24 @@ class SharedTenants:
         """Stores `tenant` over `value` (None: there is none yet), which decodes to `old`. Raises
         VersionConflict."""
         version = value.version if value else 0
-        changed = old is None or old.tenant.stage != tenant.stage
+        changes = changes_between(old.tenant if old else None, tenant)
+        changed = bool(changes) or old is None or old.tenant.stage != tenant.stage
+        change = _of_version(old.change, version) if old else None
+        edit = _of_version(old.edit, version) if old else None
         if changed:
-            number = old.change.number if old and old.change else 0
-            if old is None:
-                number = await self.audit.last_number(tenant.id)
-            else:
-                await self._file(old, version)  # the note of the change before is about to be overwritten
             note = note or Note(SERVER, "not said", _now_ms())
             if old is None:
+                number = 1 + await self.audit.last_number(tenant.id)
                 note = msgspec.structs.replace(note, action="create")
-            change: LastChange | None = LastChange(number + 1, note, old.tenant.stage if old else None)
-        else:
-            change = old.change if old else None
-            if change is not None and not change.version:
-                change = msgspec.structs.replace(change, version=version)
-        stored = Stored(tenant, seeds, change)
+                change = LastChange(number, note, None, changes=changes)
+            else:
+                await self._file(old, version)  # the note of the change before may be overwritten
+                number = 1 + (old.newest.number if old.newest else 0)
+                if old.tenant.stage != tenant.stage:
+                    change = LastChange(number, note, old.tenant.stage, changes=changes)
+                else:
+                    edit = LastEdit(number, edit_note(note, changes), changes)
+        stored = Stored(tenant, seeds, change, edit)
         version = await self._store.put(SPACE, tenant.id, encode_stored(stored), expected=version)
         self._learn(tenant.id, TenantRecord(tenant, version))
         if changed:
@@ -300,8 +326,8 @@ class SharedTenants:
         return stored, version
 
     async def _file(self, stored: Stored, version: int) -> None:
-        if stored.change is not None:
-            await self.audit.file(stored.tenant.id, entry_of(stored.change, stored.tenant.stage, version))
+        if (last := stored.newest) is not None:
+            await self.audit.file(stored.tenant.id, entry_of(last, stored.tenant.stage, version))
 
     async def _reload(self, tenant_id: str) -> None:
         value = await self._store.get(SPACE, tenant_id)

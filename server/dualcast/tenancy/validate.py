@@ -30,7 +30,7 @@ MAX_TEXT = 2_048
 MAX_KEY_CHARACTERS = 8_192
 """Of a secret or a PEM."""
 MAX_STAGE_BYTES = 20 * 1024
-"""A stage record as JSON: a stored tenant (64 KiB) holds the present one and the one before."""
+"""A stage record as JSON: a stored tenant (96 KiB) holds the present one and the one before."""
 MAX_REST_BYTES = 20 * 1024
 """Keys and settings as JSON: however full they are, the guard can still step back."""
 

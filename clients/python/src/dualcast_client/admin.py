@@ -68,21 +68,27 @@ class AsyncAdmin:
         return await self._do(calls.tenant(ident))
 
     async def change_tenant(
-        self, ident: str, settings: SettingsChange, expected: int | None = None
+        self, ident: str, settings: SettingsChange, expected: int | None = None, *, why: str = ""
     ) -> Tenant:
-        """Settings and quotas; they hold at once, for what is connected as well."""
-        return await self._do(calls.change_tenant(ident, settings, expected))
+        """Settings and quotas; they hold at once, for what is connected as well. `why`: for the audit."""
+        return await self._do(calls.change_tenant(ident, settings, expected, why))
 
-    async def add_key(self, ident: str, key: NewKey, expected: int | None = None) -> Tenant:
+    async def add_key(self, ident: str, key: NewKey, expected: int | None = None, *, why: str = "") -> Tenant:
         """Tokens it has signed are good from now on."""
-        return await self._do(calls.add_key(ident, key, expected))
+        return await self._do(calls.add_key(ident, key, expected, why))
 
     async def remove_key(
-        self, ident: str, kid: str = "", *, position: int | None = None, expected: int | None = None
+        self,
+        ident: str,
+        kid: str = "",
+        *,
+        position: int | None = None,
+        expected: int | None = None,
+        why: str = "",
     ) -> Tenant:
         """By its `kid`, or by its place (which needs `expected`). Connections that came with one of its
         tokens are closed."""
-        return await self._do(calls.remove_key(ident, kid, position, expected))
+        return await self._do(calls.remove_key(ident, kid, position, expected, why))
 
     # ── migration ──
 

@@ -49,20 +49,22 @@ def tenant(ident: str) -> Call[tenant_shapes.Tenant]:
     return Call("GET", _of(ident), _tenant)
 
 
-def change_tenant(ident: str, settings: SettingsChange, expected: int | None) -> Call[tenant_shapes.Tenant]:
-    body = encode({"settings": settings, "expected": expected})
+def change_tenant(
+    ident: str, settings: SettingsChange, expected: int | None, why: str = ""
+) -> Call[tenant_shapes.Tenant]:
+    body = encode({"settings": settings, "expected": expected} | given(why=why))
     return Call("PATCH", _of(ident), _tenant, body, repeatable=expected is None)
 
 
-def add_key(ident: str, key: NewKey, expected: int | None) -> Call[tenant_shapes.Tenant]:
-    headers = _if_match(expected)
-    return Call("POST", _of(ident, "/keys"), _tenant, encode(key), repeatable=False, headers=headers)
+def add_key(ident: str, key: NewKey, expected: int | None, why: str = "") -> Call[tenant_shapes.Tenant]:
+    headers, body = _if_match(expected), encode(msgspec.to_builtins(key) | given(why=why))
+    return Call("POST", _of(ident, "/keys"), _tenant, body, repeatable=False, headers=headers)
 
 
 def remove_key(
-    ident: str, kid: str, position: int | None, expected: int | None
+    ident: str, kid: str, position: int | None, expected: int | None, why: str = ""
 ) -> Call[tenant_shapes.Tenant]:
-    query = given(kid=kid) | ({} if position is None else {"position": position})
+    query = given(kid=kid, why=why) | ({} if position is None else {"position": position})
     headers = _if_match(expected)
     return Call("DELETE", _of(ident, "/keys"), _tenant, query=query, repeatable=False, headers=headers)
 

@@ -67,20 +67,28 @@ class Admin:
         """One tenant, without its secrets."""
         return self._do(calls.tenant(ident))
 
-    def change_tenant(self, ident: str, settings: SettingsChange, expected: int | None = None) -> Tenant:
-        """Settings and quotas; they hold at once, for what is connected as well."""
-        return self._do(calls.change_tenant(ident, settings, expected))
+    def change_tenant(
+        self, ident: str, settings: SettingsChange, expected: int | None = None, *, why: str = ""
+    ) -> Tenant:
+        """Settings and quotas; they hold at once, for what is connected as well. `why`: for the audit."""
+        return self._do(calls.change_tenant(ident, settings, expected, why))
 
-    def add_key(self, ident: str, key: NewKey, expected: int | None = None) -> Tenant:
+    def add_key(self, ident: str, key: NewKey, expected: int | None = None, *, why: str = "") -> Tenant:
         """Tokens it has signed are good from now on."""
-        return self._do(calls.add_key(ident, key, expected))
+        return self._do(calls.add_key(ident, key, expected, why))
 
     def remove_key(
-        self, ident: str, kid: str = "", *, position: int | None = None, expected: int | None = None
+        self,
+        ident: str,
+        kid: str = "",
+        *,
+        position: int | None = None,
+        expected: int | None = None,
+        why: str = "",
     ) -> Tenant:
         """By its `kid`, or by its place (which needs `expected`). Connections that came with one of its
         tokens are closed."""
-        return self._do(calls.remove_key(ident, kid, position, expected))
+        return self._do(calls.remove_key(ident, kid, position, expected, why))
 
     # ── migration ──
 

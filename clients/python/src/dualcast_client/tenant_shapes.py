@@ -19,6 +19,8 @@ class TenantSettings(Struct, frozen=True, kw_only=True):
     publish_burst: int | None = None
     max_connections: int | None = None
     max_connections_per_user: int | None = None
+    history_entries: int | None = None
+    history_s: int | None = None
 
 
 class SettingsChange(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -30,6 +32,8 @@ class SettingsChange(Struct, frozen=True, kw_only=True, omit_defaults=True):
     publish_burst: int | UnsetType | None = UNSET
     max_connections: int | UnsetType | None = UNSET
     max_connections_per_user: int | UnsetType | None = UNSET
+    history_entries: int | UnsetType | None = UNSET
+    history_s: int | UnsetType | None = UNSET
 
 
 class NewKey(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -110,8 +114,17 @@ class StageRecord(Struct, frozen=True, kw_only=True):
     """The guard stepped back: going on is refused until this Unix second. Never sent."""
 
 
+class FieldChange(Struct, frozen=True, rename={"before": "from", "after": "to"}):
+    """A setting, quota or key (`keys`, without its secret) before and after; None: there was none."""
+
+    field: str
+    before: Any = None
+    after: Any = None
+
+
 class AuditEntry(Struct, frozen=True, kw_only=True, rename={"before": "from", "after": "to"}):
-    """One change: who made it, when (RFC 3339), from what to what, and why."""
+    """One change: who made it, when (RFC 3339), from what to what, and why. Where `action` is `settings` or
+    `keys` the stage was left alone."""
 
     number: int
     version: int
@@ -121,6 +134,8 @@ class AuditEntry(Struct, frozen=True, kw_only=True, rename={"before": "from", "a
     why: str
     before: StageRecord | None = None
     after: StageRecord
+    changes: list[FieldChange] = []
+    """Beside the stage."""
 
 
 class Migration(Struct, frozen=True, kw_only=True):

@@ -27,15 +27,13 @@ if #rows > 0 then
   end
   for _, row in ipairs(rows) do
     local name, rest, connects = row[1], row[2], row[3]
-    if name ~= rest and not redis.call('ZSCORE', ROWS, name) and redis.call('ZCARD', ROWS) >= MAX_ROWS then
-      name = rest
-    end
+    if name ~= rest and not redis.call('ZSCORE', ROWS, name) and not may_add(name, row[4]) then name = rest end
     redis.call('ZADD', ROWS, text(now_ms), name)
     redis.call('HINCRBY', CONNECTS, name, connects)
     redis.call('HSETNX', FIRST, name, text(now_ms))
     add_marks(MARKS .. name, row[4], ROW_SIZE, ROW_S)
   end
-  for _, key in ipairs({ROWS, CONNECTS, FIRST}) do redis.call('EXPIRE', key, ROW_S) end
+  for _, key in ipairs({ROWS, CONNECTS, FIRST, OWNERS, OWNED}) do redis.call('EXPIRE', key, ROW_S) end
 end
 
 if has_live then

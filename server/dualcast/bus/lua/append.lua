@@ -26,8 +26,11 @@ local clock, tat, interval, changed
 if rate > 0 then
   local t = call('TIME')
   clock = t[1] * 1000000 + t[2]
-  tat = math.max(tonumber(call('GET', TAT) or '0'), clock)
   interval = 1000000 / rate
+  local most = clock + interval * math.max(1, burst)
+  tat = math.max(tonumber(call('GET', TAT) or '0'), clock)
+  -- Further ahead it is by a smaller quota of before: who is given more need not wait for that to pass.
+  if tat > most then tat, changed = most, true end
 end
 
 -- Takes one from the quota; nil, or the microseconds to wait.

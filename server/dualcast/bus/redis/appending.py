@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from dualcast.bus.port import Retention
+from dualcast.bus.keeping import Keeping
 from dualcast.bus.record import encode_body
 from dualcast.bus.rules import badges_first, check_draft, check_repeat, is_remembered, new_epoch, remember_key
 from dualcast.model.errors import BusUnavailable, DualcastError, RateLimited
@@ -59,11 +59,11 @@ _Place = tuple[Draft, _Order, int]
 class Appender:
     """See the module docstring. All results come as values; `engine` raises them where the port says so."""
 
-    def __init__(self, calls: Calls, feeds: Feeds, settings: RedisSettings, retention: Retention) -> None:
+    def __init__(self, calls: Calls, feeds: Feeds, settings: RedisSettings, keeping: Keeping) -> None:
         self._calls = calls
         self._feeds = feeds
         self._settings = settings
-        self._retention = retention
+        self._keeping = keeping
         self._loop = asyncio.get_running_loop()
         self._turn: dict[tuple[str, Quota | None], list[_Place]] = {}
         self.appended = 0
@@ -129,7 +129,7 @@ class Appender:
         bodies: list[bytes],
         places: list[_Place],
     ) -> None:
-        keep = self._retention
+        keep = self._keeping.of(feed.tenant)
         blob = _pack(
             (
                 feed.epoch,

@@ -24,6 +24,8 @@ from .scripts import Scripts
 from .wire import Address, Link, LinkLost, open_link, pack, resolve
 
 _log = logging.getLogger(__name__)
+TELL_AGAIN_S = 10.0
+TOLD_KINDS = 256
 TICKS = 8
 """A call expires after this many ticks of the watch; ticks, not wall time, so a blocked event loop expires
 nothing.
@@ -76,6 +78,8 @@ class Calls:
         self.pipelines = 0
         self.timeouts = 0
         self.refusals = 0
+        self._told: dict[tuple[str, str], float] = {}
+        """By script and kind of refusal: when it is logged again."""
 
     @property
     def connections(self) -> int:
@@ -200,11 +204,21 @@ class Calls:
                 self._queue.append(call)
                 self._schedule()
             else:
-                _log.warning("redis refused %s: %.200s", call.script or "a command", reply)
+                self._tell(call.script or "a command", reply)
                 self.refusals += 1
                 self._finish(call, unavailable())
         else:
             self._finish(call, reply)
+
+    def _tell(self, what: str, reply: hiredis.ReplyError) -> None:
+        """A full Redis refuses thousands a second: one line for each script and kind now and then."""
+        kind, now = (what, str(reply).partition(" ")[0]), self._loop.time()
+        if now < self._told.get(kind, 0.0):
+            return
+        if len(self._told) >= TOLD_KINDS:
+            self._told.clear()
+        self._told[kind] = now + TELL_AGAIN_S
+        _log.warning("redis refused %s: %.200s", what, reply)
 
     def _finish(self, call: _Call, outcome: Any) -> None:
         self._pending -= 1

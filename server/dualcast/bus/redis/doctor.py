@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+FULL = 0.9
+"""Of maxmemory."""
+
 
 class Check(NamedTuple):
     """One finding; `detail` says what was found and what to do."""
@@ -41,6 +44,8 @@ async def inspect(client: Redis) -> list[Check]:
         _buffer(str(config.get("client-output-buffer-limit", ""))),
         Check("latency", latency_ms < 20, f"a command takes {latency_ms:.2f} ms"),
     ]
+    if limit := int(info.get("maxmemory") or 0):
+        found.append(_memory(int(info.get("used_memory") or 0), limit))
     if info.get("role") != "master":
         found.append(Check("role", False, "this is a replica: writes will be refused"))
     return found
@@ -72,6 +77,12 @@ def _policy(info: dict[str, Any]) -> Check:
         f"maxmemory-policy {policy}"
         + ("" if policy == "noeviction" else ": set 'noeviction', history would vanish"),
     )
+
+
+def _memory(used: int, limit: int) -> Check:
+    share = used / limit
+    advice = "" if share < FULL else ": give it room, a full Redis refuses every publication"
+    return Check("memory", not advice, f"{share:.0%} of maxmemory used{advice}")
 
 
 def _buffer(limits: str) -> Check:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
+from dualcast.bus.keeping import Keeping, keeping
 from dualcast.bus.port import Follower, Health, Retention
 from dualcast.bus.storage import Extension
 from dualcast.model.cursor import Cursor
@@ -40,13 +41,13 @@ class RedisBus:
     def __init__(
         self,
         settings: RedisSettings | None = None,
-        retention: Retention | None = None,
+        retention: Retention | Keeping | None = None,
         *,
         pool: RedisPool | None = None,
         extensions: Sequence[Extension] = (),
     ) -> None:
         self._settings = settings or RedisSettings()
-        keep = retention or Retention()
+        keep = keeping(retention)
         address = parse_address(self._settings.url)
         echo_name = echo(self._settings.prefix, secrets.token_hex(8))
         self._own_pool = pool is None

@@ -3,7 +3,8 @@
 Positions of all watched tenants and then PUBLISH of a token go down one connection. When the token comes
 back on the subscriber connection, everything up to those positions has come there too. So a head beyond what
 came is a lost message, even the last one of a quiet channel; and if there is none, the tenant is complete up
-to its position.
+to its position. A small SET tells whether it takes writes: one whose memory or disk is full, and a replica,
+still answer and echo.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from .reading import Position, Reader, position_of
 from .wire import pack, resolve
 
 HEADS = 5_000
+PROBE_KEY_MS = 60_000
+"""Life of the key a probe writes, one per node."""
 
 
 class Probe:
@@ -115,6 +118,10 @@ class Probe:
             self._calls.submit("position", feed.meta, (blob,), partial(resolve, future))
         replies.append(published := self._loop.create_future())
         self._calls.command(pack(b"PUBLISH", self._echo_name, token), partial(resolve, published))
+        written: asyncio.Future[Any] = self._loop.create_future()
+        self._calls.command(
+            pack(b"SET", self._echo_name, b"", b"PX", PROBE_KEY_MS), partial(resolve, written)
+        )
         try:
             await asyncio.wait(replies)
             if any(isinstance(reply.result(), BusUnavailable) for reply in replies):
@@ -139,6 +146,8 @@ class Probe:
         for feed, reply in zip(asked, replies, strict=False):
             if self._following.tap is tap and not feed.holding:
                 await self._compare(feed, position_of(reply.result()))
+        if isinstance(await written, BusUnavailable):
+            return Health(False, "redis", command_s, echo_s, "append")
         available = self._following.available
         return Health(available, "redis", command_s, echo_s, "" if available else "repair")
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from dualcast.bus.history import merge_page
-from dualcast.bus.port import Retention
+from dualcast.bus.keeping import Keeping
 from dualcast.bus.record import decode
 from dualcast.bus.rules import new_epoch
 from dualcast.model.publication import Entry, Gap, Page, Publication
@@ -43,11 +43,11 @@ class Position(msgspec.Struct, frozen=True):
 class Reader:
     """Asks Redis for pages and positions. Every method raises BusUnavailable."""
 
-    def __init__(self, calls: Calls, feeds: Feeds, settings: RedisSettings, retention: Retention) -> None:
+    def __init__(self, calls: Calls, feeds: Feeds, settings: RedisSettings, keeping: Keeping) -> None:
         self._calls = calls
         self._feeds = feeds
         self._settings = settings
-        self._retention = retention
+        self._keeping = keeping
         self.malformed = 0
 
     async def page(
@@ -67,7 +67,7 @@ class Reader:
                     after,
                     limit,
                     now_ms,
-                    self._retention.seconds,
+                    self._keeping.of(feed.tenant).seconds,
                     self._settings.page_bytes,
                     [part(name) for name in names],
                 )

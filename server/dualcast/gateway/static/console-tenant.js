@@ -124,13 +124,25 @@ function stage(view, api, path, changed) {
 /** The next rung of the ladder (`dualcast migrate plan`). @param {number} percent */
 const wider = (percent) => [1, 10, 50].find((rung) => rung > percent) ?? 100;
 
+/** One side of a changed setting, quota or key. @param {any} value */
+function told(value) {
+  if (value === null) return "none";
+  if (Array.isArray(value)) return value.join(", ") || "none";
+  return typeof value === "object" ? [value.algorithm, value.kid, value.fingerprint].filter(Boolean).join(" ") : String(value);
+}
+
 function audit(page, older, ask) {
   const rows = page.entries.map((one) => [
     String(one.number),
     time(one.at),
     one.who,
     one.action,
-    one.from ? difference(one.from, one.to).slice(0, 12).map(([name, old, now]) => h("div", null, `${name}: `, h("bdi", null, short(old, 80)), " → ", h("bdi", null, short(now, 80)))) : `${one.to.stage}`,
+    [
+      !one.from && h("div", null, one.to.stage),
+      ...[...(one.from ? difference(one.from, one.to) : []), ...(one.changes ?? []).map((change) => [change.field, told(change.from), told(change.to)])]
+        .slice(0, 12)
+        .map(([name, old, now]) => h("div", null, `${name}: `, h("bdi", null, short(old, 80)), " → ", h("bdi", null, short(now, 80)))),
+    ],
     one.why,
   ]);
   return [
