@@ -314,10 +314,19 @@ async def test_a_clock_that_is_ahead_signs_nobody_out(console: Console) -> None:
     assert await console.browser.run("document.getElementById('sign-in').hidden")
 
 
-async def test_a_socket_that_is_refused_signs_nobody_out(console: Console) -> None:
-    """The server has forgotten a grant: that is no matter of the token."""
+async def test_a_channel_that_is_refused_signs_nobody_out_and_ends_nothing(console: Console) -> None:
+    """The server has forgotten a grant: that is no matter of the token, nor of the connection."""
+    await console.browser.call(
+        "Page.addScriptToEvaluateOnNewDocument",
+        source="const Real = WebSocket; window.WebSocket = class extends Real"
+        " { constructor(...given) { super(...given); window.line = this; } };",
+    )
     mine = token("bob")
     await console.sign_in(mine)
+    await console.browser.until(LIVE)
+    await console.browser.run("line.onclose({ code: 4009, reason: 'replaced' }); line.close(); 0")
+    await console.says("stopped: replaced (4009)")
+    await console.press("Connect again")
     await console.browser.until(LIVE)
     grant = {"owner": "bob"}
     done = await console.rest("PUT", "/v1/channels/topic%3Ax/grants", ADMIN, grant, **ANY)
@@ -328,8 +337,7 @@ async def test_a_socket_that_is_refused_signs_nobody_out(console: Console) -> No
     console.server.kill()
     console.server.launch()
     await console.server.ready()
-    await console.says("stopped: forbidden-channel (4003)")
-    assert await console.browser.run("document.getElementById('sign-in').hidden")
-    await console.browser.run("document.querySelector('.chips button').click()")
-    await console.press("Connect again")
+    await console.says("The server took away topic:x")
     await console.browser.until(LIVE)
+    assert await console.browser.run("document.querySelectorAll('.chips li').length") == 0
+    assert await console.browser.run("document.getElementById('sign-in').hidden")

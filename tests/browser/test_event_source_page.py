@@ -21,7 +21,7 @@ import pytest
 
 from support.chromium import Chromium
 from support.client_door import Door
-from support.front_door import _answer
+from support.front_door import send_answer
 from support.redis_server import RedisServer
 from support.server_process import ServerProcess, token
 
@@ -71,7 +71,7 @@ class Pages(Door):
             await super()._page(writer, target)
             return
         kind = "text/javascript" if name else "text/html"
-        await _answer(writer, "200 OK", kind, FILES[name].encode())
+        await send_answer(writer, "200 OK", kind, FILES[name].encode())
 
 
 class World:

@@ -56,6 +56,7 @@ async def test_channels_come_and_go_while_it_is_open(node: Node, transport: Any)
         with pytest.raises(package.DualcastError) as caught:
             await stream.subscribe("topic:ok", "task:not-mine")
         assert caught.value.code == "forbidden-channel"
+        assert caught.value.channels == ("task:not-mine",)
         assert stream.channels == (f"{channel}-a", f"{channel}-b"), "all or nothing"
         await node.publish(f"{channel}-b", {"n": 5})
         await stream.unsubscribe(f"{channel}-b")

@@ -245,6 +245,18 @@ async def test_a_token_that_cannot_be_renewed_ends_it(node: Node, transport: Any
             assert caught.value.code in codes
 
 
+@pytest.mark.parametrize("transport", [*TRANSPORTS, "auto"])
+async def test_a_subscription_that_is_refused_says_because_of_which_channels(
+    node: Node, transport: Any
+) -> None:
+    wanted = ["room:closed", "topic:mine", "task:hers"]
+    async with package.AsyncClient(node.base_url, node.token("alice", channels=["topic:*"])) as client:
+        with pytest.raises(package.DualcastError) as caught:
+            async with client.subscribe(wanted, transport=transport):
+                pass
+    assert (caught.value.code, caught.value.channels) == ("forbidden-channel", ("room:closed", "task:hers"))
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_no_token_is_told_to_anybody(
     node: Node, transport: Any, caplog: pytest.LogCaptureFixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -59,7 +60,8 @@ async def test_a_forbidden_channel_is_403_on_the_stream_and_4003_on_the_socket(
     async with await open_socket(node.port, node.token(), channels=[channel]) as socket:
         ended = await socket.end()
         assert (ended.code, ended.reason) == (4003, "forbidden-channel")
-        assert not socket.history
+        named = {"code": 4003, "reason": "forbidden-channel", "channels": [channel]}
+        assert [(got.kind, got.body) for got in socket.history] == [("bye", named)]
     async with await open_socket(node.port, node.token()) as socket:
         await socket.welcome()
         reply = await socket.ask("subscribe", channels=["topic:news-x", channel])
@@ -69,6 +71,27 @@ async def test_a_forbidden_channel_is_403_on_the_stream_and_4003_on_the_socket(
         await node.publish(channel, "no")
         await node.publish("all", "yes")
         assert [got.data for got in await socket.publications(1)] == ["yes"]
+
+
+async def test_a_refusal_names_every_channel_that_may_not_be_had_and_no_other(node: Node) -> None:
+    """A client goes on without those it is told; it once had to guess which of them it was."""
+    long = "topic:" + "ü" * 200
+    wanted = ["topic:news-a", "room:closed", "topic:news-b", long]
+    async with await open_stream(node.port, node.token(), channels=wanted) as stream:
+        assert stream.status == 403 and stream.wire.response is not None
+        problem = json.loads(stream.wire.response.body)
+        assert (problem["code"], problem["channels"]) == ("forbidden-channel", ["room:closed", long])
+    async with await open_socket(node.port, node.token(), channels=wanted) as socket:
+        ended = await socket.end()
+        assert (ended.code, ended.reason) == (4003, "forbidden-channel")
+        assert [got.body["channels"] for got in socket.history] == [["room:closed", long]]
+    async with await open_socket(node.port, node.token()) as socket:
+        await socket.welcome()
+        reply = await socket.ask("subscribe", channels=wanted)
+        assert (reply.body["code"], reply.body["channels"]) == ("forbidden-channel", ["room:closed", long])
+        assert reply.body["reason"] == "not allowed to subscribe to room:closed and 1 more"
+        reply = await socket.ask("subscribe", channels=["topic:news-a", "topic:news-b"])
+        assert reply.kind == "subscribed"
 
 
 BAD_NAMES = ["nokind", "user:", "unknown:1", "topic:" + "x" * 1025, "topic:\x00", "topic:a\nb", "all:1"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from support.client_door import Door
-from support.front_door import _answer
+from support.front_door import send_answer
 
 CLIENTS = Path(__file__).parents[2] / "clients"
 MODULES = CLIENTS / "node_modules"
@@ -86,6 +86,6 @@ class BundleDoor(Door):
         name = target.partition("?")[0].removeprefix("/site/") or "page.html"
         file = (self.folder / name).resolve()
         if file.is_relative_to(self.folder) and file.is_file():
-            await _answer(writer, "200 OK", _TYPES.get(file.suffix, "text/plain"), file.read_bytes())
+            await send_answer(writer, "200 OK", _TYPES.get(file.suffix, "text/plain"), file.read_bytes())
         else:
-            await _answer(writer, "404 Not Found", "text/plain", b"")
+            await send_answer(writer, "404 Not Found", "text/plain", b"")

@@ -7,7 +7,7 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
-from support.front_door import FrontDoor, _answer
+from support.front_door import FrontDoor, send_answer
 
 SOURCE = Path(__file__).parents[2] / "clients" / "core" / "src"
 PAGE = Path(__file__).parents[1] / "clients" / "core" / "support" / "page.html"
@@ -34,11 +34,11 @@ class Door(FrontDoor):
         name = target.removeprefix("/site/")
         file = SOURCE / name.removeprefix("src/")
         if not name:
-            await _answer(writer, "200 OK", "text/html", PAGE.read_bytes())
+            await send_answer(writer, "200 OK", "text/html", PAGE.read_bytes())
         elif file.is_file() and file.is_relative_to(SOURCE):
-            await _answer(writer, "200 OK", "text/javascript", file.read_bytes())
+            await send_answer(writer, "200 OK", "text/javascript", file.read_bytes())
         else:
-            await _answer(writer, "404 Not Found", "text/plain", b"")
+            await send_answer(writer, "404 Not Found", "text/plain", b"")
 
     async def _pass(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes, target: str

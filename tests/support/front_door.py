@@ -55,11 +55,20 @@ class FrontDoor:
         """More of `preferred`."""
         self.preferred.update(places)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A coroutine here would be a task of asyncio's, which complains of its cancellation.
+        task = asyncio.create_task(self._connection(reader, writer))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            task.get_loop().call_exception_handler(
+                {"message": "a connection of the front door failed", "exception": task.exception()}
+            )
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self._serve(reader, writer)
         except (OSError, asyncio.IncompleteReadError):
@@ -73,7 +82,7 @@ class FrontDoor:
         if target.startswith("/site/"):
             await self._page(writer, target)
         elif _UPGRADE.search(head) and not self.sockets:
-            await _answer(writer, "502 Bad Gateway", "text/plain", b"no upgrade")
+            await send_answer(writer, "502 Bad Gateway", "text/plain", b"no upgrade")
         else:
             await self._pass(reader, writer, head, target)
 
@@ -81,9 +90,9 @@ class FrontDoor:
         name = target.removeprefix("/site/") or "index.html"
         file = self._folder / name
         if file.parent != self._folder or not file.is_file():
-            await _answer(writer, "404 Not Found", "text/plain", b"")
+            await send_answer(writer, "404 Not Found", "text/plain", b"")
         else:
-            await _answer(writer, "200 OK", MEDIA_TYPES[file.suffix], file.read_bytes())
+            await send_answer(writer, "200 OK", MEDIA_TYPES[file.suffix], file.read_bytes())
 
     async def _pass(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes, target: str
@@ -104,7 +113,7 @@ class FrontDoor:
             finally:
                 up_writer.transport.abort()
             return
-        await _answer(writer, "502 Bad Gateway", "text/plain", b"nobody is there")
+        await send_answer(writer, "502 Bad Gateway", "text/plain", b"nobody is there")
 
 
 async def _both(*pumps: object) -> None:
@@ -125,7 +134,8 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
             await sink.drain()
 
 
-async def _answer(writer: asyncio.StreamWriter, status: str, media_type: str, body: bytes) -> None:
+async def send_answer(writer: asyncio.StreamWriter, status: str, media_type: str, body: bytes) -> None:
+    """Answers a request, `status` as in "200 OK", and ends the connection."""
     lines = [f"HTTP/1.1 {status}", f"Content-Type: {media_type}; charset=utf-8"]
     lines += [f"Content-Length: {len(body)}", "Connection: close", "", ""]
     writer.write("\r\n".join(lines).encode() + body)

@@ -107,7 +107,14 @@ class RecordingTransport:
         self.closed = self.aborted = True
 
 
-def open_session(
+def open_session(node: Node, channels: list[str], **how: Any) -> tuple[RecordingSession, RecordingTransport]:
+    """An attached session; `how`: as of `made_session`."""
+    session, transport = made_session(node, channels, **how)
+    session.attached(transport, set(), paused=False, initial=b"")
+    return session, transport
+
+
+def made_session(
     node: Node,
     channels: list[str],
     *,
@@ -118,7 +125,7 @@ def open_session(
     encoding: Encoding = ENCODING,
     **rest: Any,
 ) -> tuple[RecordingSession, RecordingTransport]:
-    """An attached session."""
+    """A session that is not attached yet, and its transport."""
     session = RecordingSession(
         node,
         Principal("t", sub),
@@ -131,5 +138,4 @@ def open_session(
     )
     transport = RecordingTransport(high)
     transport.session = session
-    session.attached(transport, set(), paused=False, initial=b"")
     return session, transport

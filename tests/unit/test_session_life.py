@@ -8,13 +8,13 @@ import pytest
 
 from dualcast.model.codes import Close
 from dualcast.model.errors import RateLimited
-from dualcast.model.principal import Principal
 from dualcast.model.publication import Gap
-from dualcast.session.admission import ConnectionLimit, check_limits, evict_oldest
+from dualcast.session.admission import ConnectionLimit, check_limits
 from dualcast.session.drain import drain
 from dualcast.session.node import SessionSettings
 from support.engine_room import ids, room, words
 from support.model_bus import TENANT
+from support.recording import made_session
 
 pytestmark = pytest.mark.anyio
 
@@ -192,15 +192,19 @@ async def test_limits_per_node_and_per_address() -> None:
 
 async def test_the_oldest_of_the_user_are_evicted_and_nobody_else() -> None:
     async with room() as r:
-        own = [r.open("user:u", "all") for _ in range(4)]
         other, _ = r.open("user:v", "user:u", "all", sub="v")
-        assert evict_oldest(r.node, Principal(TENANT, "u"), limit=3) == 2
-        assert [session.closed for session, _ in own] == [True, True, False, False]
+        made = [made_session(r.node, ["user:u", "all"]) for _ in range(5)]
+        own = [session for session, _ in made]
+        for session in own[1:]:
+            session.max_per_user = 3  # the oldest is from a time without a limit
+        for session, transport in made[:4]:
+            session.attached(transport, set(), paused=False, initial=b"")
+        assert [session.closed for session in own] == [True, False, False, False, False]
+        own[4].attached(made[4][1], set(), paused=False, initial=b"")
+        assert [session.closed for session in own] == [True, True, False, False, False]
         assert not other.closed
-        assert "bye 4009" in own[0][1].lines
-        assert own[0][0].counters.replaced == 2
-        assert evict_oldest(r.node, Principal(TENANT, "nobody"), limit=1) == 0
-        assert evict_oldest(r.node, Principal("elsewhere", "u"), limit=1) == 0
+        assert "bye 4009" in made[0][1].lines
+        assert own[0].counters.replaced == 2
 
 
 # ── drain ─────────

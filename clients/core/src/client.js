@@ -93,8 +93,7 @@ export class DualcastClient {
     const memory = found.ws && found.sse ? this.#transports.get(transportKey(this.base)) : null;
     const demoted = memory?.until > Date.now() ? { reason: String(memory.reason) } : null;
     this.#sharing = options.share?.(this.base, randomId(), this.#sharer()) ?? null;
-    const timing = { ...TIMING, ...options.timing };
-    const given = { demoted, standby: options.standby ?? false, leader: !this.#sharing, timing };
+    const given = { demoted, standby: options.standby ?? false, leader: !this.#sharing, timing: { ...TIMING, ...options.timing } };
     const asking = {
       base: this.base,
       token: this.#token,
@@ -103,7 +102,7 @@ export class DualcastClient {
       drivers: found,
       instance: this.instance,
       channels: () => this.channels,
-      events: () => this.#names,
+      events: this.#names,
       cursor: () => this.#position.start(),
     };
     this.#engine = new Engine(
@@ -184,7 +183,7 @@ export class DualcastClient {
       if (this.#engine.state.stopped) this.#engine.dispatch({ type: "channels" });
       throw error;
     };
-    if (this.#following) this.#sharing?.hello();
+    this.#sharing?.hello();
     await (this.#following ? this.#sharing?.ask("subscribe", { channels: added }) : this.#take("subscribe", added))?.catch(back);
   }
 
@@ -272,7 +271,15 @@ export class DualcastClient {
   #frame(frame, link) {
     const { state } = this.#engine;
     if (frame.ref && this.#commands.reply(frame)) return isShadowed(state) || this.#position.take(frame.cursor);
+    if (frame.type === "bye" && frame.channels) this.#refused(frame.reason, frame.channels);
     this.#shadow.take(frame, link, state, (id) => this.#delivery.knows(id)).forEach(this.#pass);
+  }
+
+  /** It goes on without these. @param {string} reason @param {string[]} channels */
+  #refused(reason, channels) {
+    this.#welcomes.fail(new DualcastError(reason, "", 0, false, channels));
+    this.#pass({ type: "unsubscribed", channels, reason });
+    if (this.#engine.state.stopped) this.#engine.dispatch({ type: "channels" });
   }
 
   #pass = (/** @type {Frame} */ frame) => {
@@ -339,14 +346,14 @@ export class DualcastClient {
    */
   async #take(type, channels) {
     const { ws } = this.#engine.state;
-    if (isUp(ws)) await this.#welcomes.next(this.#commands.send(type, { channels }));
+    if (isUp(ws)) await this.#welcomes.next(this.#commands.send(type, { channels }), channels);
     else if (isOpen(ws)) {
-      await this.#welcomes.next(); // it was asked for without them
+      await this.#welcomes.next(undefined, channels); // it was asked for without them
       return this.#take(type, channels);
     }
     const { sse, stopped } = this.#engine.state;
     if (isOpen(sse) || stopped) this.#engine.dispatch({ type: "channels" });
-    if (isActive(this.#engine.state) && !isUp(this.#engine.state.ws)) await this.#welcomes.next();
+    if (isActive(this.#engine.state) && !isUp(this.#engine.state.ws)) await this.#welcomes.next(undefined, channels);
   }
 
   /** @param {string} code */
@@ -377,14 +384,15 @@ export class DualcastClient {
       },
       present: () => ({ status: this.status, greeting: this.#greeting, cursor: this.#position.newest }),
       channels: () => [...this.#own],
-      others: (channels) => {
-        const before = this.channels;
+      others: async (channels, again) => {
+        const before = again ? [...this.#own] : this.channels;
         this.#others = channels;
         const added = channels.filter((one) => !before.includes(one));
         const gone = before.filter((one) => !this.channels.includes(one));
-        if (added.length) this.#take("subscribe", added).catch(() => {});
         if (gone.length) this.#take("unsubscribe", gone).catch(() => {});
+        if (added.length) await this.#take("subscribe", added);
       },
+      refused: (reason, channels) => this.#refused(reason, channels),
       command: (type, fields) =>
         type === "subscribe" ? this.#take(type, fields.channels) : this.#perform(type, fields),
     };

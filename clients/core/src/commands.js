@@ -75,7 +75,7 @@ export class Commands {
   reply(frame) {
     const command = this.#open.get(frame.ref);
     if (!command) return false;
-    if (frame.type === "error") this.#end(frame.ref, frame.code, frame.reason);
+    if (frame.type === "error") this.#end(frame.ref, frame.code, frame.reason, frame.channels);
     else {
       this.#take(frame.ref);
       command.resolve(frame);
@@ -130,9 +130,9 @@ export class Commands {
     return command;
   }
 
-  /** @param {string} ref @param {string} code @param {string} [reason] */
-  #end(ref, code, reason) {
-    this.#take(ref)?.reject(new DualcastError(code, reason, 0, code === "bus-unavailable"));
+  /** @param {string} ref @param {string} code @param {string} [reason] @param {string[]} [channels] */
+  #end(ref, code, reason, channels) {
+    this.#take(ref)?.reject(new DualcastError(code, reason, 0, code === "bus-unavailable", channels));
   }
 }
 

@@ -1,6 +1,5 @@
 import { take } from "./badge.js";
 import { DualcastError } from "./errors.js";
-import { backfill } from "./history.js";
 import { Seen } from "./seen.js";
 
 /** Events the client makes; a publication of such a type is told as `publication` only. */
@@ -69,7 +68,7 @@ export class Delivery {
     if (type === "gap") {
       this.#page.metric("gaps", 1, { reason });
       const { fills } = this.#page;
-      if (fills === "all" || fills === reason) this.#refill(frame, 0);
+      if (fills === "all" || fills === reason) this.#refill(frame);
       if (this.#own(channel)) this.#page.timers.soon("count", this.#ask);
     }
     if (STATEFUL.test(channel) && (type === "gap" || status === "away")) {
@@ -84,8 +83,9 @@ export class Delivery {
     if (ask) this.#page.timers.soon("count", this.#ask);
   }
 
-  /** Asks for the counters, if anybody wants to know and nobody has asked. */
+  /** Asks for the counters, if anybody wants to know and nobody has asked; and for what a page before this one did not get. */
   begin() {
+    for (const gap of this.#page.position.owed()) this.#refill(gap);
     const user = this.#page.user();
     if (user !== this.#user) this.badge = null;
     this.#user = user;
@@ -95,6 +95,7 @@ export class Delivery {
   /** The client has disconnected: what is being read is for nobody. */
   end() {
     this.#life = {};
+    this.#page.position.gaps = {};
   }
 
   #ask = (tries = 0) => {
@@ -114,24 +115,35 @@ export class Delivery {
     if (!OWN.has(event)) this.#page.events.emit(event, publication);
   }
 
-  /** Nobody else reads it: so again, if that may help; else the application is told. @param {any} gap @param {number} tries */
-  #refill(gap, tries) {
+  /** Nobody else reads it: so again, if that may help; else the application is told. @param {any} gap @param {number} [tries] */
+  async #refill(gap, tries = 0) {
     const life = this.#life;
-    this.#fill(gap).catch(({ code, retryable }) => {
-      if (life !== this.#life) return;
-      if (retryable && tries < TRIES) return this.#page.timers.soon(`fill:${gap.history_url}`, () => this.#refill(gap, tries + 1), tries);
-      this.#page.metric("unfilled", 1, { reason: code });
-      this.#pass({ ...gap, filled: false });
-    });
+    const { position, timers, metric } = this.#page;
+    const url = gap.history_url;
+    position.owe(url, gap);
+    /** @type {any} */
+    let failed;
+    await this.#fill(gap).catch((error) => (failed = error));
+    if (life !== this.#life) return;
+    if (failed?.retryable && tries < TRIES) return timers.soon(`fill:${url}`, () => this.#refill(gap, tries + 1), tries);
+    position.owe(url);
+    if (!failed) return;
+    metric("unfilled", 1, { reason: failed.code });
+    this.#pass({ ...gap, filled: false });
   }
 
-  /** @param {any} gap @returns {Promise<number>} */
-  #fill(gap) {
+  /** How to is read when it is needed, which it is on few pages. @param {any} gap @returns {Promise<number>} */
+  async #fill(gap) {
     const life = this.#life;
-    return backfill(this.#page.rest, gap, (publication) => {
+    const { backfill } = await import("./history.js").catch(({ message }) => {
+      throw new DualcastError("unreachable", message, 0, true);
+    });
+    const count = await backfill(this.#page.rest, gap, (publication) => {
       if (life !== this.#life) throw new DualcastError("disconnected");
       this.#pass(publication);
     });
+    if (count === null) throw new DualcastError("too-long");
+    return count;
   }
 
   /** To other tabs, and here. @param {import("./engine.js").Frame} frame */

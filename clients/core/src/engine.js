@@ -167,7 +167,9 @@ export class Engine {
       if (!current()) return;
       this.#connections[link] = null;
       this.#owner.metric("closed", 1, { transport: link, code: String(end.code), reason: end.reason });
-      this.dispatch({ type: "closed", link, gen, ...end });
+      // Channels are named as a socket's `bye` names them.
+      if (end.channels && !this.state.strict) this.#frame(link, gen, { type: "bye", ...end }, "");
+      else this.dispatch({ type: "closed", link, gen, ...end });
     };
     try {
       const request = await this.#owner.request(link, fresh, fallbackReason);

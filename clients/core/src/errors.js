@@ -2,15 +2,16 @@
 export class DualcastError extends Error {
   /**
    * @param {string} code @param {string} [reason] @param {number} [status] of an HTTP answer
-   * @param {boolean} [retryable]
+   * @param {boolean} [retryable] @param {string[]} [channels] which of those asked for it is about
    */
-  constructor(code, reason = "", status = 0, retryable = false) {
+  constructor(code, reason = "", status = 0, retryable = false, channels = undefined) {
     super(reason ? `${code}: ${reason}` : code);
     this.name = "DualcastError";
     this.code = code;
     this.reason = reason;
     this.status = status;
     this.retryable = retryable;
+    this.channels = channels;
   }
 }
 

@@ -87,9 +87,9 @@ export class DualcastEventSource extends EventTarget {
     const query = parsed.searchParams;
     if (query.has("ticket") && !options.getToken) Object.assign(this.#drivers, { ws: undefined, unopened: "chosen" });
     const view = this.#place?.view;
-    // Of an older path's parameters only the token means something.
-    const own = query.get("token");
-    this.#given = view ? new URLSearchParams({ view, ...(own && { token: own }) }) : query;
+    // Of an older path's parameters only who is calling means something.
+    const own = [...query].filter(([name]) => name === "token" || (name === "ticket" && !options.getToken));
+    this.#given = view ? new URLSearchParams([["view", view], ...own]) : query;
     this.#engine = this.#start();
     this.#leave = watchPage((type) => this.#engine.dispatch({ type }), () => {});
     this.#engine.dispatch({ type: "connect" });
@@ -125,7 +125,7 @@ export class DualcastEventSource extends EventTarget {
       drivers: found,
       instance: this.#given.get("instance") ?? options.instance ?? Math.random().toString(36).slice(2),
       channels: () => [],
-      events: () => (place?.view ? ["publication"] : this.#names),
+      events: place?.view ? ["publication"] : this.#names,
       cursor: () => this.#cursor.newest,
       given: this.#given,
     };
@@ -237,6 +237,7 @@ export class DualcastEventSource extends EventTarget {
   #tell(frame, link, text, besides) {
     const { id, type, cursor } = frame;
     if (this.#place?.view) this.#viewed(frame, besides);
+    else if (type === "bye" && frame.channels) return; // a refusal, of which a stream has no event
     else if (type === "publication" ? this.#seen.add(id) : SIGNALS.includes(type) && !besides) {
       const publication = type === "publication";
       if (cursor && (publication || link === "sse")) this.#last = cursor;

@@ -1,11 +1,9 @@
-import { DualcastError } from "./errors.js";
-
 const MOST_PAGES = 200;
 
 /**
- * Reads what a `gap` says was missed, page by page. Rejects with DualcastError, `too-long` where it has no end.
+ * Reads what a `gap` says was missed, page by page. Rejects with DualcastError.
  * @param {import("./rest.js").Rest} rest @param {{channel: string, history_url: string}} gap
- * @param {(publication: any) => void} deliver @returns {Promise<number>} how many there were
+ * @param {(publication: any) => void} deliver @returns {Promise<number | null>} how many there were; null: there is no end of them
  */
 export async function backfill(rest, gap, deliver) {
   const [path, asked] = gap.history_url.split("?");
@@ -20,5 +18,5 @@ export async function backfill(rest, gap, deliver) {
     if (!found.more) return count;
     query.set("after", found.next);
   }
-  throw new DualcastError("too-long");
+  return null;
 }

@@ -5,6 +5,8 @@ const SAVE_MS = 250;
 /** The position of a page: the newest cursor, kept where another page of the session finds it. */
 export class Position {
   #cursor = new Cursor();
+  /** Gaps that are being filled, by their URLs: the position is behind them already. @type {Record<string, any>} */
+  gaps = {};
   #acked = "";
   #loaded = false;
   #store;
@@ -50,6 +52,20 @@ export class Position {
     const cursor = this.#manual ? this.#acked : this.newest;
     const key = this.#key();
     if (cursor && key) this.#store.set(key, cursor);
+  }
+
+  /** Keeps the gaps for a page that goes on. @param {string} url @param {any} [gap] missing: it is filled */
+  owe(url, gap) {
+    if (gap) this.gaps[url] = gap;
+    else delete this.gaps[url];
+    const key = this.#key();
+    if (key) this.#store.set("gaps:" + key, Object.keys(this.gaps).length ? this.gaps : null);
+  }
+
+  /** Gaps that a page before this one left. @returns {any[]} */
+  owed() {
+    const kept = Object.entries(this.#store.get("gaps:" + this.#key()) ?? {});
+    return kept.filter(([url]) => !this.gaps[url]).map(([, gap]) => gap);
   }
 
   #soon() {

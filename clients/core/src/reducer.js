@@ -62,9 +62,7 @@ const HANDLERS = {
     if (s.stopped?.code === CLOSE.REPLACED) s.stopped = null;
     wake(s);
   },
-  offline(s) {
-    doubt(s);
-  },
+  offline: doubt,
   freeze(s) {
     s.frozen = true;
   },
@@ -135,8 +133,8 @@ export const FRAMES = {
     wait(s, to, served(event.frame.after_ms) ?? s.random * s.timing.spread, true);
   },
   bye(s, event) {
-    const { code, reason, retry_ms: retryMs } = event.frame;
-    ended(s, event.link, { code: Number(code), reason: String(reason), retryMs });
+    const { code, reason, retry_ms: retryMs, channels } = event.frame;
+    ended(s, event.link, { code: Number(code), reason: String(reason), retryMs, channels });
   },
   drain(s, event) {
     const retryMs = event.frame.retry_ms;
@@ -156,7 +154,7 @@ export const FRAMES = {
  * A connection is over, by whichever side.
  * @param {Draft} s @param {Name} name
  * @param {{code: number, reason: string, status?: number, retryMs?: number,
- *   refused?: boolean}} end
+ *   refused?: boolean, channels?: string[]}} end
  */
 function ended(s, name, end) {
   const link = s[name];
@@ -173,7 +171,9 @@ function ended(s, name, end) {
 
   if (end.status === 204 && (s.has.ws || !s.strict)) return left(s, "ws");
   if (end.code === CLOSE.STAGE) return left(s, "sse");
-  const refused = action(end.code) === "stop" || (s.strict && end.refused && name === "sse");
+  // It can do without channels that were named.
+  const does = end.channels && !s.strict ? "now" : action(end.code);
+  const refused = does === "stop" || (s.strict && end.refused && name === "sse");
   if (refused && !other) return void (s.stopped = { code: end.code, reason: end.reason });
   if (name === "ws" && refused) demote(s, end.reason);
   else if (name === "ws" && !steady && was !== "preparing" && !isOurs(end.code)) {
@@ -188,7 +188,7 @@ function ended(s, name, end) {
     s.probes += 1;
     return probe(s, name);
   }
-  const ms = action(end.code) === "now" && link.attempts === 0 ? 0 : backoff(link.attempts, s.random, first, cap);
+  const ms = does === "now" && link.attempts === 0 ? 0 : backoff(link.attempts, s.random, first, cap);
   link.attempts += 1;
   wait(s, name, asked ?? ms, asked !== undefined);
 }

@@ -10,7 +10,7 @@
  *   WebSocket at all, "" : there may be one
  * @property {string} instance
  * @property {() => Iterable<string>} channels
- * @property {() => Iterable<string>} events
+ * @property {Iterable<string>} events
  * @property {() => string} cursor
  * @property {URLSearchParams} [given] more parameters
  */
@@ -46,5 +46,5 @@ export async function request(asking, link, fresh, fallbackReason) {
   }
   /** @type {Record<string, string>} */
   const headers = shown ? { authorization: `Bearer ${token}` } : {};
-  return { url: `${base}/v1/stream?${query}`, headers, credentials: options.withCredentials, events: asking.events() };
+  return { url: `${base}/v1/stream?${query}`, headers, credentials: options.withCredentials, events: asking.events };
 }

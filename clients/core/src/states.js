@@ -48,7 +48,7 @@ import { TIMING } from "./timing.js";
  *   | {type: "opening" | "opened" | "refreshed", link: Name, gen: number}
  *   | {type: "frame", link: Name, gen: number, frame: {type: string, [field: string]: any}}
  *   | {type: "closed", link: Name, gen: number, code: number, reason: string, status?: number, retryMs?: number,
- *      refused?: boolean}
+ *      refused?: boolean, channels?: string[]}
  *   | {type: "retry", link: Name, gen: number, ms: number}
  *   | {type: "timer", name: Name, silentMs: number, lateMs?: number}
  * )} Event

@@ -8,11 +8,15 @@ import { DualcastError } from "./errors.js";
  * @property {(status: any) => void} status of a follower: the leader's
  * @property {() => any} present of a leader: status and position
  * @property {() => string[]} channels this tab's own
- * @property {(channels: string[]) => void} others of a leader: what other tabs want has changed
+ * @property {(channels: string[], again?: boolean) => Promise<void>} others of a leader: what other tabs want has changed; `again`: none of it
+ *   was had
+ * @property {(reason: string, channels: string[]) => void} refused of a leader: these are not to be had
  * @property {(type: string, fields: any) => Promise<any>} command of a leader: on behalf of a follower
  */
 /** Commands of a follower that may wait. */
 const MOST = 100;
+/** Refusals of all that was asked for, not of some of it. */
+const FOR_GOOD = ["too-many-channels", "bad-channel"];
 /** What is asked again, ms: the first time, doubled each time, and at most. */
 const [SOON, LATE] = [200, 5_000];
 
@@ -39,6 +43,8 @@ export class Tabs {
   #known = "";
   /** What is asked again when a page that was paused goes on, each with its timer. @type {Map<() => void, any>} */
   #again = new Map();
+  /** What the leader was told that they want. @type {Set<string>} */
+  #given = new Set();
   /** No further hello. */
   #unsaid = () => {};
 
@@ -81,6 +87,7 @@ export class Tabs {
     this.#channel?.close();
     this.#channel = null;
     this.#wanted.clear();
+    this.#given.clear();
     if (this.leading) this.#sharer.lead((this.leading = false));
     for (const { reject } of this.#asked.values()) reject(new DualcastError("disconnected"));
     this.#asked.clear();
@@ -97,7 +104,15 @@ export class Tabs {
 
   /** From the leader to the others. @param {"frame" | "status"} type @param {any} body */
   tell(type, body) {
-    if (this.leading) this.#post({ type, body });
+    if (!this.leading) return;
+    this.#post({ type, body });
+    this.#without(body);
+  }
+
+  /** What was taken away nobody wants any more. @param {{type?: string, channels?: string[]}} frame */
+  #without({ type, channels = [] }) {
+    if (type !== "unsubscribed") return;
+    for (const [tab, theirs] of this.#wanted) this.#wanted.set(tab, theirs.filter((one) => !channels.includes(one)));
   }
 
   /** A command by way of the leader. @param {string} command @param {any} fields @returns {Promise<any>} */
@@ -190,12 +205,14 @@ export class Tabs {
       if (type === "ask") {
         this.#sharer.command(command, fields).then(
           (reply) => this.#post({ type: "answer", ref, body: reply }, from),
-          ({ code = "failed", reason, status, retryable }) =>
-            this.#post({ type: "answer", ref, error: [code, reason, status, retryable] }, from),
+          ({ code = "failed", reason, status, retryable, channels: which }) =>
+            this.#post({ type: "answer", ref, error: [code, reason, status, retryable, which] }, from),
         );
       }
-    } else if (type === "frame") this.#sharer.frame(body);
-    else if (type === "status") {
+    } else if (type === "frame") {
+      this.#without(body);
+      this.#sharer.frame(body);
+    } else if (type === "status") {
       for (const [tab, theirs] of wanted ?? []) if (tab !== this.#tab) this.#wanted.set(tab, theirs);
       this.#sharer.status(body);
       if (wanted) this.#met(from);
@@ -221,8 +238,19 @@ export class Tabs {
     this.#lock(tab, () => this.#left(tab));
   }
 
-  #others() {
-    this.#sharer.others([...new Set([...this.#wanted.values()].flat())]);
+  /** Tells what they want, and again where that failed: one channel that is refused costs nobody the others. */
+  async #others(wait = 0) {
+    const all = new Set([...this.#wanted.values()].flat());
+    const added = [...all].filter((one) => !this.#given.has(one));
+    this.#given = all;
+    try {
+      await this.#sharer.others([...all], wait > 0);
+    } catch (/** @type {any} */ { code, channels = FOR_GOOD.includes(code) ? added : null, retryable }) {
+      if (!this.leading || !(channels || retryable)) return;
+      for (const one of channels ?? added) this.#given.delete(one);
+      if (channels) this.#sharer.refused(code, channels);
+      this.#later(() => this.#others(2 * wait || SOON), wait || SOON);
+    }
   }
 }
 

@@ -1,15 +1,15 @@
 /** Who waits for the next welcome: that connection was asked for with all channels there are. */
 export class Welcomes {
-  /** @type {Set<{resolve: () => void, reject: (error: Error) => void}>} */
+  /** @type {Set<{resolve: () => void, reject: (error: Error) => void, channels?: string[]}>} */
   #waiting = new Set();
 
   /**
    * The next one, or an answer that is there sooner; then nothing is kept.
-   * @param {Promise<any>} [answer] @returns {Promise<void>}
+   * @param {Promise<any>} [answer] @param {string[]} [channels] it is waited for @returns {Promise<void>}
    */
-  next(answer) {
+  next(answer, channels) {
     return new Promise((resolve, reject) => {
-      const one = { resolve, reject };
+      const one = { resolve, reject, channels };
       this.#waiting.add(one);
       answer?.then(() => resolve(), reject).finally(() => this.#waiting.delete(one));
     });
@@ -24,9 +24,12 @@ export class Welcomes {
     this.#waiting.clear();
   }
 
-  /** @param {Error} error */
+  /** @param {Error & {channels?: string[]}} error of those who wait for its channels; it names none: of all */
   fail(error) {
-    for (const { reject } of this.#waiting) reject(error);
-    this.#waiting.clear();
+    for (const one of this.#waiting) {
+      if (error.channels && !one.channels?.some((name) => error.channels?.includes(name))) continue;
+      one.reject(error);
+      this.#waiting.delete(one);
+    }
   }
 }

@@ -211,6 +211,8 @@ class ErrorFrame(ServerFrame, tag="error", frozen=True, kw_only=True):
     ref: str | None = None
     code: str
     reason: str
+    channels: list[str] | None = None
+    """With `forbidden-channel`: all of those asked for that may not be had."""
 
 
 class Pong(ServerFrame, tag="pong", frozen=True, kw_only=True):
@@ -227,6 +229,8 @@ class Bye(ServerFrame, tag="bye", frozen=True, kw_only=True):
     reason: str
     retry_ms: int | None = None
     cursor: str | None = None
+    channels: list[str] | None = None
+    """Of a refused handshake (`forbidden-channel`): all of those asked for that may not be had."""
 
 
 class Drain(ServerFrame, tag="drain", frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from dualcast.model.errors import (
     BadRequest,
     BusUnavailable,
     Forbidden,
+    ForbiddenChannels,
     Unauthorized,
 )
 from dualcast.model.principal import Principal
@@ -26,8 +27,6 @@ from dualcast.session.admission import (
     check_channels,
     check_limits,
     check_tenant_limit,
-    evict_oldest,
-    evict_oldest_pages,
 )
 from dualcast.session.arriving import introduce
 from dualcast.session.native_commands import NativeCommands
@@ -202,16 +201,17 @@ async def _allowed(delivery: Delivery, request: Request) -> None:
     if request.view is not None:
         await request.view.check(delivery.services.access, request.principal)
         return
-    for name in request.channels[2:]:
-        if not await delivery.services.access.may_subscribe(request.principal, name):
-            raise Forbidden(f"not allowed to subscribe to {name}", code="forbidden-channel")
+    may_subscribe, principal = delivery.services.access.may_subscribe, request.principal
+    refused = [name for name in request.channels[2:] if not await may_subscribe(principal, name)]
+    if refused:
+        raise ForbiddenChannels(refused)
 
 
 async def make_session(
     delivery: Delivery, request: Request, make: Callable[..., Session], **rest: Any
 ) -> Session:
-    """The session, with its channels watched (unless the bus is away: then it is held) and the user's limit
-    kept."""
+    """The session, with its channels watched (unless the bus is away: then it is held); it keeps the user's
+    limit when it is attached."""
     node = delivery.node
     session = make(
         node,
@@ -243,12 +243,10 @@ async def make_session(
     _decide_again(delivery, request, session)
     session.settle()
     if request.view is not None:
-        evict_oldest_pages(node, session, limit=request.view.kind.registry.max_per_user)
-        return session
-    limit = request.tenant.settings.max_connections_per_user
-    limit = node.settings.max_per_user if limit is None else limit
-    if limit:
-        evict_oldest(node, request.principal, limit=limit)
+        session.max_per_user = request.view.kind.registry.max_per_user
+    else:
+        limit = request.tenant.settings.max_connections_per_user
+        session.max_per_user = node.settings.max_per_user if limit is None else limit
     return session
 
 

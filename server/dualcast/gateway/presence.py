@@ -10,7 +10,7 @@ from litestar.params import FromPath, QueryParameter
 from msgspec import Struct
 
 from dualcast.model.channel import check_channel, check_id
-from dualcast.model.errors import BadChannel, Forbidden
+from dualcast.model.errors import BadChannel, Forbidden, ForbiddenChannels
 from dualcast.model.principal import PUBLISHER, Principal
 
 from .authentication import require_role
@@ -61,7 +61,7 @@ async def list_presence(
     if channel:
         check_channel(channel)
         if not await services.access.may_subscribe(caller, channel):
-            raise Forbidden(f"not allowed to subscribe to {channel}", code="forbidden-channel")
+            raise ForbiddenChannels([channel])
     else:
         require_role(caller, PUBLISHER)
     page = await services.presence.users(caller.tenant, channel, after, limit)

@@ -2,8 +2,8 @@
 errors.
 
 Every error answer of the service has media type `application/problem+json` and the members `type`, `title`,
-`status`, `detail`, `code` (stable, what programs compare), `retryable`, and `errors` for bodies of the wrong
-shape. No answer holds exception text.
+`status`, `detail`, `code` (stable, what programs compare), `retryable`, `errors` for bodies of the wrong
+shape, and `channels` where it is about some of those asked for. No answer holds exception text.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ CODES: dict[str, str] = {
     "bad-store": "It cannot be stored in an inbox",
     "bad-target": "Not exactly one kind of target",
     "bad-tenant": "Not a tenant id, or not an acceptable tenant",
+    "no-old-channels": "Only the legacy tenant has channels on old servers",
     "bad-ttl": "Not a valid life time",
     "bad-type": "Not a valid type name",
     "bad-utf8": "The body is not UTF-8",
@@ -144,6 +145,8 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str
     retryable: bool
     errors: tuple[FieldError, ...] = ()
+    channels: tuple[str, ...] = ()
+    """With `forbidden-channel`: all of those asked for that may not be had."""
 
 
 class MethodNotAllowed(DualcastError):
@@ -178,7 +181,7 @@ def problem_of(error: BaseException, names: Mapping[str, str] | None = None) -> 
     if isinstance(error, DualcastError):
         errors = tuple(FieldError(path, text) for path, text in getattr(error, "errors", ()))
         retryable = error.retryable or error.retry_after_s is not None
-        return _problem(error.code, error.status, error.reason, retryable, errors)
+        return _problem(error.code, error.status, error.reason, retryable, errors, error.channels)
     if isinstance(error, ValidationException):
         return _of_parameters(error, names or {})
     if isinstance(error, HTTPException) and error.status_code < 500:
@@ -260,7 +263,12 @@ def allowed_methods(request: Request[Any, Any, Any]) -> list[str]:
 
 
 def _problem(
-    code: str, status: int, detail: str, retryable: bool, errors: tuple[FieldError, ...] = ()
+    code: str,
+    status: int,
+    detail: str,
+    retryable: bool,
+    errors: tuple[FieldError, ...] = (),
+    channels: tuple[str, ...] = (),
 ) -> Problem:
     title = CODES.get(code) or HTTPStatus(status).phrase
     return Problem(
@@ -271,6 +279,7 @@ def _problem(
         code=code,
         retryable=retryable,
         errors=errors,
+        channels=channels,
     )
 
 

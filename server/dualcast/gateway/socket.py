@@ -14,7 +14,9 @@ from litestar.handlers.asgi_handlers import ASGIRouteHandler
 from litestar.types import Receive, Send
 from litestar.types import Scope as TypedScope
 
+from dualcast.dialects.native import socket_frame
 from dualcast.dialects.native_signals import SOCKET
+from dualcast.dialects.native_types import Bye
 from dualcast.identity.credentials import SUBPROTOCOL
 from dualcast.model.codes import Close
 from dualcast.model.errors import DualcastError, Forbidden, TokenExpired, Unauthorized
@@ -69,7 +71,7 @@ def socket_route(delivery: Delivery) -> ASGIRouteHandler:
             if request.decision.websocket_refusal is not None:
                 final = await is_final(delivery, request.principal, "websocket")
                 code = request.decision.websocket_refusal if final else Close.TRY_LATER
-                await _refuse(scope, receive, send, code, code.reason)
+                await _refuse(scope, receive, send, Bye(code=int(code), reason=code.reason))
                 return
             deflate = (scope.get("extensions") or {}).get(DEFLATE)
             encoding = NATIVE_WS_DEFLATE if deflate else NATIVE_WS
@@ -81,7 +83,9 @@ def socket_route(delivery: Delivery) -> ASGIRouteHandler:
         except DualcastError as error:
             delivery.services.counters.delivery(REFUSED, "ws").refused += 1
             note_refusal(delivery.node, scope, "ws", error)
-            await _refuse(scope, receive, send, close_code(error), error.code)
+            channels = list(error.channels) or None
+            bye = Bye(code=int(close_code(error)), reason=error.code, channels=channels)
+            await _refuse(scope, receive, send, bye)
             return
         headers = [(b"sec-websocket-extensions", deflate)] if deflate else []
         subprotocol = request.authenticated.subprotocol
@@ -90,10 +94,13 @@ def socket_route(delivery: Delivery) -> ASGIRouteHandler:
     return socket
 
 
-async def _refuse(scope: Any, receive: Any, send: Any, code: Close, reason: str) -> None:
-    """Accepts and closes. A browser that offered subprotocols hears the code only if one is chosen."""
+async def _refuse(scope: Any, receive: Any, send: Any, bye: Bye) -> None:
+    """Accepts and closes; what does not fit into a close, the names of channels, is said before it. A browser
+    that offered subprotocols hears the code only if one is chosen."""
     if (await receive())["type"] != "websocket.connect":
         return
     subprotocol = SUBPROTOCOL if SUBPROTOCOL in (scope.get("subprotocols") or ()) else None
     await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
-    await send({"type": "websocket.close", "code": int(code), "reason": reason})
+    if bye.channels:
+        await send({"type": "websocket.send", "text": socket_frame(bye).decode()})
+    await send({"type": "websocket.close", "code": bye.code, "reason": bye.reason})

@@ -8,6 +8,7 @@ DualcastError
 ├── Unauthorized          no credentials, or credentials that do not verify
 │   └── TokenExpired      they verified once; fetch new ones
 ├── Forbidden             known caller, not allowed
+│   └── ForbiddenChannels not these channels; `channels` names them
 ├── NotFound              no such thing in the caller's tenant
 ├── IdempotencyConflict   the idempotency key was used with another body
 ├── RateLimited           quota exceeded; come back after `retry_after_s`
@@ -17,6 +18,8 @@ DualcastError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class DualcastError(Exception):
     """Root. `code` is stable and machine-readable (kebab-case), `reason` is safe to show to a client."""
@@ -24,6 +27,8 @@ class DualcastError(Exception):
     code = "internal"
     status = 500
     retryable = False
+    channels: tuple[str, ...] = ()
+    """Which of the caller's channels it is about; (): none in particular."""
 
     def __init__(self, reason: str, *, code: str | None = None, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
@@ -65,6 +70,17 @@ class TokenExpired(Unauthorized):
 class Forbidden(DualcastError):
     code = "forbidden"
     status = 403
+
+
+class ForbiddenChannels(Forbidden):
+    """All of the channels asked for that the caller may not have, so that it can go on without them."""
+
+    code = "forbidden-channel"
+
+    def __init__(self, channels: Sequence[str]) -> None:
+        more = f" and {len(channels) - 1} more" if len(channels) > 1 else ""
+        super().__init__(f"not allowed to subscribe to {channels[0]}{more}")
+        self.channels = tuple(channels)
 
 
 class NotFound(DualcastError):

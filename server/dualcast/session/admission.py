@@ -1,16 +1,14 @@
-"""Who may connect: limits per node, per address, per tenant and per user, checked before a session exists."""
+"""Who may connect: limits per node, per address and per tenant, checked before a session exists. The limit
+per user is kept when it is attached (`replacing`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from dualcast.model.channel import ALL
-from dualcast.model.codes import Close
 from dualcast.model.errors import DualcastError, LimitExceeded, RateLimited
-from dualcast.model.principal import Principal
 
 from .node import Node
-from .session import Session
 
 
 class ConnectionLimit(DualcastError):
@@ -44,46 +42,3 @@ def check_tenant_limit(node: Node, tenant: str, limit: int | None) -> None:
     everybody = node.hub.known(tenant, ALL) if limit is not None else None
     if limit is not None and everybody is not None and len(everybody.sessions) >= limit:
         raise ConnectionLimit("the tenant has as many connections as it may", retry_after_s=5)
-
-
-def evict_oldest(node: Node, principal: Principal, *, limit: int) -> int:
-    """Closes the user's oldest native sessions so that one more stays within `limit`; returns how many."""
-    channel = node.hub.known(principal.tenant, "user:" + principal.sub)
-    if channel is None:
-        return 0
-    own = [
-        session
-        for session in channel.sessions
-        if isinstance(session, Session)
-        and session.principal.sub == principal.sub
-        and session.dialect.name == "native"
-        and not session.view_name
-    ]
-    return _replace(own[: max(0, len(own) - limit + 1)])
-
-
-def evict_oldest_pages(node: Node, newest: Session, *, limit: int) -> int:
-    """The same among the sessions of one view (PROTO-66), 0: no limit. Pages are counted (instances), since
-    one that changes its transport has two connections for a while. Who gives all connections one name has as
-    many of each transport."""
-    principal, pages = newest.principal, dict[str, list[Session]]()
-    channel = node.hub.known(principal.tenant, "user:" + principal.sub)
-    for session in channel.sessions if limit and channel is not None else ():
-        if not isinstance(session, Session) or session.principal.sub != principal.sub:
-            continue
-        if session.view_name == newest.view_name:
-            pages.setdefault(session.instance or session.id, []).append(session)
-    own = [
-        session
-        for session in pages.pop(newest.instance, ())
-        if session.encoding.transport == newest.encoding.transport
-    ]
-    excess = [*list(pages.values())[: max(0, len(pages) - limit + 1)], own[: max(0, len(own) - limit + 1)]]
-    return _replace([session for page in excess for session in page])
-
-
-def _replace(sessions: list[Session]) -> int:
-    for session in sessions:
-        session.counters.replaced += 1
-        session.close(Close.REPLACED)
-    return len(sessions)

@@ -19,6 +19,7 @@ from dualcast.telemetry.counters import DeliveryCounters
 from dualcast_migration.muting import Pairs
 
 from .node import Node
+from .replacing import replace_oldest
 
 
 class Connection(asyncio.Protocol):
@@ -38,6 +39,7 @@ class Connection(asyncio.Protocol):
         "id",
         "instance",
         "introduction",
+        "max_per_user",
         "node",
         "pair",
         "pairs",
@@ -96,6 +98,8 @@ class Connection(asyncio.Protocol):
         self.attached_at = 0.0
         self.ended = 0
         """The code it was closed with, by either side; 0: none."""
+        self.max_per_user = 0
+        """Limit of the user's connections of its sort on this node, which it keeps (`replacing`); 0: none."""
         self.visitor: Any = None
         """What its client said of itself, for `node.evidence`."""
 
@@ -164,6 +168,8 @@ class Connection(asyncio.Protocol):
         node.hub.sessions[self.id] = self  # type: ignore[assignment]
         node.sweep_bucket(self).add(self)
         self.join()
+        if self.max_per_user:
+            replace_oldest(self)
         node.evidence.opened(self)
         node.presence.changed(self)
         if self.pairs is not None:

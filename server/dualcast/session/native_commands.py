@@ -31,7 +31,7 @@ from dualcast.hub.feed import ChannelFeed
 from dualcast.model.channel import ALL, check_channel
 from dualcast.model.codes import Close
 from dualcast.model.cursor import Cursor, parse_cursor
-from dualcast.model.errors import BusUnavailable, DualcastError, Forbidden
+from dualcast.model.errors import BusUnavailable, DualcastError, Forbidden, ForbiddenChannels
 from dualcast.model.principal import Principal
 from dualcast.model.publication import Gap
 
@@ -94,7 +94,10 @@ class NativeCommands:
 
     def error(self, session: Any, ref: str | None, error: DualcastError) -> None:
         """Tells the client that a command failed."""
-        session.send(socket_frame(ErrorFrame(ref=ref, code=error.code, reason=error.reason)))
+        channels = list(error.channels) or None
+        session.send(
+            socket_frame(ErrorFrame(ref=ref, code=error.code, reason=error.reason, channels=channels))
+        )
 
     def _carry_out(self, session: Any, command: ClientCommand) -> None:
         match command:
@@ -206,9 +209,9 @@ class NativeCommands:
         session.send(socket_frame(Subscribed(ref=command.ref, channels=names, cursor=cursor)))
 
     async def _allowed(self, session: Any, names: list[str]) -> None:
-        for name in names:
-            if not await self._may_subscribe(session.principal, name):
-                raise Forbidden(f"not allowed to subscribe to {name}", code="forbidden-channel")
+        refused = [name for name in names if not await self._may_subscribe(session.principal, name)]
+        if refused:
+            raise ForbiddenChannels(refused)
 
     async def _bring_up(self, session: Any, feeds: list[ChannelFeed]) -> None:
         """Moves a quiet live session to where the new channels are watched from, so that nothing older of
@@ -259,5 +262,6 @@ def _own_channels(session: Any) -> None:
 def _still_in(session: Any, names: list[str]) -> None:
     """Raises Forbidden when one of the channels was withdrawn meanwhile."""
     have = {feed.name for feed in session.channels}
-    if not have.issuperset(names) and not session.closed:
-        raise Forbidden("a channel was withdrawn", code="forbidden-channel")
+    gone = [name for name in names if name not in have]
+    if gone and not session.closed:
+        raise ForbiddenChannels(gone)

@@ -262,9 +262,8 @@ test("a WebSocket that does not get through is no error to the page", async () =
   assert.equal(new URL(network.streams[0].url).searchParams.get("fallback_reason"), "refused");
   network.streams[0].say("welcome", welcome("e-0"), "e-0");
   await until(() => one.told.length === 2);
-  await settle(100);
+  await until(() => network.sockets.length >= 4, "it is tried again beside the stream");
   assert.deepEqual(one.told, ["open 1", ["connected", "{}", ""]]);
-  assert.ok(network.sockets.length >= 3, "it is tried again beside the stream");
   one.close();
 });
 
@@ -286,7 +285,7 @@ test("once it was open a refusal is final, and a proxy without its server is a b
   await until(() => one.readyState === 1);
   network.refuse = () => 502;
   network.streams[0].drop();
-  await until(() => network.streams.length === 3);
+  await until(() => network.streams.length >= 3);
   assert.equal(one.readyState, 0);
   network.refuse = () => 403;
   await until(() => one.readyState === 2);

@@ -203,10 +203,10 @@ async function group(t, command) {
 }
 
 test("a follower is told of a refusal as the leader is", async (t) => {
-  const refusals = [new DualcastError("unknown-task", "there is no such", 404), new DualcastError("busy", "", 503, true)];
+  const refusals = [new DualcastError("unknown-task", "there is no such", 404), new DualcastError("busy", "", 503, true), new DualcastError("forbidden-channel", "no", 0, false, ["room:b"])];
   const [, follower] = await group(t, () => Promise.reject(refusals.shift()));
-  for (const { code, reason, status, retryable, message } of [...refusals]) {
-    const same = (error) => error instanceof DualcastError && assert.deepEqual({ ...error, message: error.message }, { name: "DualcastError", code, reason, status, retryable, message }) === undefined;
+  for (const { code, reason, status, retryable, message, channels } of [...refusals]) {
+    const same = (error) => error instanceof DualcastError && assert.deepEqual({ ...error, message: error.message }, { name: "DualcastError", code, reason, status, retryable, message, channels }) === undefined;
     await assert.rejects(follower.ask("read", {}), same);
   }
 });

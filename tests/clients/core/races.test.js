@@ -205,7 +205,7 @@ test("another tab's channel that is refused does not end the connection of all",
   const w = twoLinks({ transports: ["websocket"], share });
   w.client.connect();
   sharer.lead(true);
-  sharer.others(["topic:secret"]);
+  sharer.others(["topic:secret"]).catch(() => {}); // that it failed `Tabs` hears
   const socket = await w.socket();
   socket.onopen();
   socket.end(4003, "forbidden-channel");
@@ -276,7 +276,7 @@ test("counters are asked for only while somebody listens, and not after disconne
   const w = twoLinks({ transports: ["websocket"], clock: { ...CLOCK, random: () => 0 } });
   const count = counting(await w.live(), "bus-unavailable", Infinity);
   const off = w.client.on("badge", () => {});
-  await until(() => count() === 2);
+  await until(() => count() >= 2);
   off();
   const before = count();
   await new Promise((done) => setTimeout(done, 200));

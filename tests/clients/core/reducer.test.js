@@ -26,6 +26,28 @@ test("connecting twice opens once", () => {
   assert.equal(m.of("open").length, 1);
 });
 
+test("PROTO-31: a refusal that names channels is no end, but for an EventSource; one that is repeated is not asked in a loop", () => {
+  for (const link of ["ws", "sse"]) {
+    const m = new Machine(link === "sse" ? { has: { ws: false, sse: true } } : {});
+    m.tell({ type: "connect" });
+    const waits = [0, 1, 2, 3].map(() => {
+      m.ring(link);
+      m.frame(link, { type: "bye", code: 4003, reason: "forbidden-channel", channels: ["room:b"] });
+      assert.equal(m.state.stopped, null);
+      assert.equal(m.state.demoted, null);
+      return wait(m, link);
+    });
+    assert.ok(waits[0] === 0 && waits.slice(1).every((ms) => ms > 0), String(waits));
+  }
+  const strict = new Machine({ strict: true });
+  strict.tell({ type: "connect" });
+  strict.ring("ws");
+  strict.frame("ws", { type: "bye", code: 4003, reason: "forbidden-channel", channels: ["room:b"] });
+  strict.ring("sse");
+  strict.closed("sse", 4003, "forbidden-channel", { status: 403, refused: true, channels: ["room:b"] });
+  assert.deepEqual(strict.state.stopped, { code: 4003, reason: "forbidden-channel" });
+});
+
 test("PROTO-30: 4000 to 4099 stop, but 4010 goes to SSE", () => {
   for (const code of [4000, 4001, 4002, 4003, 4004, 4005, 4009]) {
     const m = new Machine().settled();

@@ -19,7 +19,7 @@ function anything(m, chance) {
   m.pass(Math.floor(chance() * 4_000));
   if (kind === "closed") {
     const code = pick([1000, 1001, 1006, 1006, 4000, 4001, 4009, 4010, 4100, 4101, 4103, 4200, 4201, 4202]);
-    const more = chance() < 0.2 ? { retryMs: chance() * 9_000 } : chance() < 0.2 ? { status: 204, refused: true } : {};
+    const more = chance() < 0.1 ? { channels: ["room:b"], status: 403, refused: true } : chance() < 0.2 ? { retryMs: chance() * 9_000 } : chance() < 0.2 ? { status: 204, refused: true } : {};
     return m.tell({ type: "closed", link, gen, code, reason: pick(["", "end", "timeout"]), ...more });
   }
   if (kind === "opened" || kind === "opening") return m.tell({ type: kind, link, gen });
@@ -27,7 +27,7 @@ function anything(m, chance) {
   const frame = pick([
     { type: "stage", stage },
     { type: "migrate", to: pick(["sse", "websocket"]), after_ms: pick([0, 900, undefined]) },
-    { type: "bye", code: pick([4000, 4009, 4100, 4200, 4201]), reason: "x", retry_ms: pick([undefined, 3_000]) },
+    { type: "bye", code: pick([4000, 4009, 4100, 4200, 4201]), reason: "x", retry_ms: pick([undefined, 3_000]), channels: pick([undefined, undefined, ["room:b"]]) },
     { type: "drain", retry_ms: 2_000 },
     { type: "auth_expiring" },
     { type: "auth_expired", reason: "expired" },

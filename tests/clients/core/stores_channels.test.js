@@ -224,3 +224,13 @@ test("a client that was connected before is left connected, an own one is not", 
   await turn();
   assert.deepEqual(client.names(), ["disconnect"]);
 });
+
+test("a channel of the client's own that was refused is asked for when a component wants it", async () => {
+  const { client, hub } = live({ channels: ["room:a"] });
+  client.channels = [];
+  const { feed } = follow(hub, "room:a");
+  await turn();
+  assert.deepEqual(subscribed(client).at(-1), ["room:a"]);
+  client.emit("unsubscribed", { channels: ["room:a"], reason: "forbidden-channel" });
+  assert.deepEqual([feed.store.get().status, feed.store.get().error.code], ["refused", "forbidden-channel"]);
+});

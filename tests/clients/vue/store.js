@@ -104,7 +104,11 @@ test("desktop notifications: nothing is asked without a gesture, shown only when
   made.connect();
   await live(made);
   const { out, stop } = scoped(() => dualcast.useDesktopNotifications({ client: made, when: "always" }));
+  let heard;
+  const off = made.on("notification", ({ data }) => (heard = data.title));
   await world.server.notify(world.user, "a");
+  await until(() => heard === "a", "it is here before anything is permitted");
+  off();
   assert.deepEqual([await out.request(), asked], ["default", 0]);
   navigator.userActivation.isActive = true;
   assert.deepEqual([await out.request(), asked, out.permission.value], ["granted", 1, "granted"]);

@@ -136,8 +136,8 @@ export class Channels {
 
   /** Whether the application has it. With `share` the client's channels are also those of other tabs. @param {string} channel */
   #isForeign(channel) {
-    if (this.#given.has(channel)) return true;
     const { options, channels } = this.#client;
+    if (this.#given.has(channel)) return channels?.includes(channel) ?? true; // it may have been refused
     return !options.share && !this.#left.has(channel) && !!channels?.includes(channel);
   }
 
@@ -283,7 +283,7 @@ export class Channels {
   #unsubscribed = ({ channels, reason }) => {
     for (const channel of channels) {
       const entry = this.#entries.get(channel);
-      const error = new DualcastError("unsubscribed", reason);
+      const error = new DualcastError(reason === "forbidden-channel" ? reason : "unsubscribed", reason);
       if (entry) this.#change(entry, { status: "refused", error });
     }
   };

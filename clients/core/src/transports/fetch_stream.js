@@ -67,5 +67,5 @@ async function refusal(answer) {
   const problem = /json/.test(answer.headers.get("content-type") ?? "") && (await answer.json().catch(() => null));
   const reason = typeof problem?.code === "string" ? problem.code : `status-${status}`;
   const code = reason === "token-expired" ? CLOSE.TOKEN_EXPIRED : (BY_STATUS[status] ?? 1006);
-  return { code, reason, status, retryMs: wait > 0 ? wait * 1_000 : undefined, refused: true };
+  return { code, reason, status, retryMs: wait > 0 ? wait * 1_000 : undefined, refused: true, channels: problem?.channels };
 }

@@ -16,6 +16,7 @@
  * @property {string} reason
  * @property {number} [status] of an HTTP answer
  * @property {number} [retryMs] the server asks to wait so long
+ * @property {string[]} [channels] it was refused because of these
  * @property {boolean} [refused] an `EventSource` would give up now
  */
 /**

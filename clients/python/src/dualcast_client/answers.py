@@ -196,3 +196,4 @@ class Problem(Struct, frozen=True):
     detail: str = ""
     retryable: bool = False
     errors: tuple[FieldError, ...] = ()
+    channels: tuple[str, ...] = ()

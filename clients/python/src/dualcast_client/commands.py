@@ -54,7 +54,10 @@ class Commands:
             return
         if frame.kind == "error":
             code, reason = str(frame.body.get("code", "")), str(frame.body.get("reason", ""))
-            waiting.set_exception(DualcastError(code or "refused", 0, reason, retryable=code in AGAIN))
+            again, channels = code in AGAIN, [str(one) for one in frame.body.get("channels") or ()]
+            waiting.set_exception(
+                DualcastError(code or "refused", 0, reason, retryable=again, channels=channels)
+            )
         else:
             waiting.set_result(frame.body)
 

@@ -293,7 +293,7 @@ async def _refused(response: httpx.Response, timeout_s: float) -> Refused:
                 if len(body) > MAX_REFUSAL:
                     break
     error = refusal(Answer(response.status_code, response.headers, body))
-    return Refused(response.status_code, error.retry_after_s, error.code)
+    return Refused(response.status_code, error.retry_after_s, error.code, error.channels)
 
 
 def _unreached(error: BaseException | None) -> str:

@@ -22,6 +22,7 @@ class DualcastError(Exception):
         retryable: bool = False,
         retry_after_s: float | None = None,
         errors: Sequence[tuple[str, str]] = (),
+        channels: Sequence[str] = (),
     ) -> None:
         super().__init__(code, status, detail)
         self.code = code
@@ -34,6 +35,8 @@ class DualcastError(Exception):
         """Not before so many seconds."""
         self.errors = tuple(errors)
         """(JSON path, what is wrong there) of a refused body."""
+        self.channels = tuple(channels)
+        """With `forbidden-channel`: all of those asked for that may not be had."""
 
     def __str__(self) -> str:
         head = f"{self.status} {self.code}" if self.status else self.code

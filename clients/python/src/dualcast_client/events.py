@@ -157,6 +157,7 @@ class Bye(Struct, frozen=True, kw_only=True):
     reason: str = "drain"
     retry_ms: int | None = None
     cursor: str | None = None
+    channels: tuple[str, ...] = ()
 
 
 class CommandFailed(Struct, frozen=True, kw_only=True):

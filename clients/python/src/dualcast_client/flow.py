@@ -184,6 +184,7 @@ def refusal(answer: Answer) -> DualcastError:
         retryable=problem.retryable or status in AGAIN,
         retry_after_s=retry_after_s(answer.headers.get("retry-after", "")),
         errors=[(one.path, one.message) for one in problem.errors],
+        channels=problem.channels,
     )
 
 

@@ -100,7 +100,7 @@ class Intake:
                 self.commands.reply(frame)
             case Bye():
                 self.feed(Told(frame.code, frame.retry_ms))
-                self.end(Ended(frame.code, frame.reason))
+                self.end(Ended(frame.code, frame.reason, frame.channels))
             case AuthExpiring():
                 if self.backend.renewable and self.renewing is None:
                     self.renewing = asyncio.create_task(self.renew())
@@ -173,7 +173,7 @@ async def proven(connection: Connection, within_s: float) -> tuple[Connection, l
                 continue
             frames.append(got)
             if isinstance(got.frame, Bye):
-                raise Broken(Ended(got.frame.code, got.frame.reason))
+                raise Broken(Ended(got.frame.code, got.frame.reason, got.frame.channels))
             if isinstance(got.frame, Welcome) and connection.transport == "websocket":
                 await connection.send(command(PING, {"type": "ping"}))
             elif isinstance(got.frame, Welcome | Reply):

@@ -112,6 +112,8 @@ class Line(Struct, frozen=True, kw_only=True):
     """Why it stopped, or what the last connection ended with."""
     status: int = 0
     """HTTP status that stopped it; 0: none."""
+    channels: tuple[str, ...] = ()
+    """Because of which it was refused."""
 
     @property
     def wake(self) -> float | None:
@@ -188,10 +190,12 @@ class Staged(Struct, frozen=True):
 
 
 class Ended(Struct, frozen=True):
-    """The connection is gone. `code` 0: without one. `reason`: words of the server's."""
+    """The connection is gone. `code` 0: without one. `reason`: words of the server's. `channels`: it was
+    refused because of these."""
 
     code: int = 0
     reason: str = ""
+    channels: tuple[str, ...] = ()
 
 
 class Refused(Struct, frozen=True):
@@ -200,6 +204,7 @@ class Refused(Struct, frozen=True):
     status: int
     retry_after_s: float | None = None
     code: str = ""
+    channels: tuple[str, ...] = ()
 
 
 class Unreached(Struct, frozen=True):

@@ -91,9 +91,9 @@ def decide(line: Line, what: Happening, now: float, draw: float) -> Line:
         case Staged():
             return _staged(line, what.stage, now + draw * line.rules.move_spread_s)
         case Ended():
-            return _ended(line, what.code, what.reason, now, draw)
+            return _ended(replace(line, channels=what.channels), what.code, what.reason, now, draw)
         case Refused():
-            return _refused(line, what, now, draw)
+            return _refused(replace(line, channels=what.channels), what, now, draw)
         case Unreached():
             return _failed(replace(line, code=what.code), now, draw)
         case Mute():

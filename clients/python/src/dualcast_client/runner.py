@@ -154,7 +154,9 @@ class Runner(Intake):
         status = why.status if isinstance(why, Refused) else 0
         forbidden = status in FORBIDDEN or (isinstance(why, Ended) and why.code in FORBIDDEN_CLOSE)
         if self.trying and self.line.phase == "opening" and forbidden:
-            self.give_way(DualcastError(reason_of(why), status, "the channels are not to be had"))
+            channels = why.channels if isinstance(why, Ended | Refused) else ()
+            words = "the channels are not to be had"
+            self.give_way(DualcastError(reason_of(why), status, words, channels=channels))
             self.feed(Restart("channels"))
         else:
             self.feed(why)

@@ -196,7 +196,8 @@ class Stream(Controls):
             raise error
         line = self.runner.line
         if line.phase == "stopped":
-            raise DualcastError(line.code, line.status, "the subscription has ended for good")
+            words = "the subscription has ended for good"
+            raise DualcastError(line.code, line.status, words, channels=line.channels)
         if self._task.done():
             raise DualcastError("closed", 0, "the task of the subscription was cancelled")
 

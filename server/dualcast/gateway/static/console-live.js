@@ -142,7 +142,7 @@ export class Live {
       body,
       h("div", { class: "panel" }, lamp, again, status),
       this.#test(context),
-      this.#channels(),
+      this.#channels(context),
       h(
         "section",
         { class: "panel", "aria-labelledby": "events" },
@@ -217,7 +217,8 @@ export class Live {
     );
   }
 
-  #channels() {
+  /** @param {import("./console.js").Context} context */
+  #channels(context) {
     const field = h("input", { id: "channel", maxlength: 256, placeholder: "topic:news", autocapitalize: "off", spellcheck: "false", required: true });
     const list = h("ul", { class: "chips" });
     const told = h("output", { class: "hint", for: "channel" });
@@ -240,6 +241,11 @@ export class Live {
       field.value = "";
       void act(this.client.subscribe(channel));
     };
+    const off = this.client.on("unsubscribed", ({ channels }) => {
+      told.textContent = `The server took away ${channels.join(", ")}`;
+      draw();
+    });
+    context.leaving(off);
     draw();
     return h(
       "form",
