@@ -14,7 +14,7 @@ ARGS ?=
 # Tests mostly wait for servers they started; files run in four processes at a time.
 WORKERS ?= 4
 
-.PHONY: help run test test-js check format bench demo-migration lock clean
+.PHONY: help run test test-js check format bench demo-migration dist lock clean
 .PHONY: test-packages bench-packages
 
 help: ## List the targets
@@ -24,7 +24,7 @@ run: $(STAMP) ## Start the server on port 8000 with a demo tenant; data under ./
 	@exec $(BIN)/dualcast serve --dev --data-dir data $(ARGS)
 
 # The JavaScript tests run beside the others; what they say comes at the end.
-test: check test-packages ## Run `check` and every test; ARGS="-k name" passes options to pytest
+test: test-packages check ## Run `check` and every test; ARGS="-k name" passes options to pytest
 	@log=$$(mktemp); $(MAKE) test-js >"$$log" 2>&1 & js=$$!; failed=0; \
 	  $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS) || failed=1; \
 	  wait $$js || failed=1; cat "$$log"; rm "$$log"; exit $$failed
@@ -49,6 +49,9 @@ bench: $(STAMP) bench-packages ## Measure dualcast beside its baselines and prin
 demo-migration: $(STAMP) ## Move a tenant to WebSocket and back while nodes are killed; print the account
 	@.ci/packages redis
 	@PYTHONPATH=tests $(PY) -m chaos.migration $(ARGS)
+
+dist: $(STAMP) ## Build the wheel and the source archive into ./dist
+	$(PY) -m build --no-isolation --outdir dist
 
 lock: ## Renew the dependency locks from pyproject.toml (needs uv on the PATH)
 	uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --generate-hashes \

@@ -46,7 +46,6 @@ from dualcast.mapping import (
     gateway_settings,
     legacy_settings,
     publish_settings,
-    push_provider_settings,
     rate_settings,
     seeds,
     session_settings,
@@ -56,7 +55,6 @@ from dualcast.mapping import (
 from dualcast.model.errors import BusUnavailable
 from dualcast.publishing.quotas import TenantQuotas
 from dualcast.publishing.service import Publisher
-from dualcast.push.providers.finding import open_provider
 from dualcast.session.drain import drain
 from dualcast.session.moving import Movements
 from dualcast.session.native_commands import NativeCommands
@@ -335,6 +333,17 @@ def build(settings: Settings) -> Composition:
     )
 
 
+async def rehearse(settings: Settings) -> None:
+    """Raises the DualcastError that would stop the start: a key, tenant, contract or push provider that
+    cannot be used. Opens no file of the engine and no connection to Redis."""
+    seeds(settings)
+    features = build(settings).features
+    try:
+        await features.check()
+    finally:
+        await features.provider.close()
+
+
 def gauges(node: Node) -> dict[str, float]:
     """Plain numbers of this node for `/metrics`."""
     return {
@@ -356,12 +365,12 @@ def gauges(node: Node) -> dict[str, float]:
 
 async def serve(settings: Settings, transport: TransportSettings, *, shared: bool = False) -> None:
     """Runs one server process until a signal, then drains."""
-    sock = listen(transport, shared=shared)
-    composition = build(settings)
-    async with composition.lifespan():
-        log.info("serving", host=transport.host, port=sock.getsockname()[1], engine=settings.engine)
-        server = Server(composition.app, transport, on_drain=composition.drain)
-        await server.serve(sockets=[sock])
+    with listen(transport, shared=shared) as sock:
+        composition = build(settings)
+        async with composition.lifespan():
+            log.info("serving", host=transport.host, port=sock.getsockname()[1], engine=settings.engine)
+            server = Server(composition.app, transport, on_drain=composition.drain)
+            await server.serve(sockets=[sock])
 
 
 def worker(transport: TransportSettings, args: tuple[Any, ...]) -> None:
@@ -378,7 +387,7 @@ def run(settings: Settings) -> None:
     logs.configure(settings.log.level, settings.log.format)
     if settings.server.workers > 1:
         # Here as well as in the workers, which would be started again for ever.
-        asyncio.run(open_provider(settings.push.provider, push_provider_settings(settings)))
+        asyncio.run(rehearse(settings))
         raise SystemExit(Supervisor(worker, transport, (msgspec.msgpack.encode(settings),)).run())
     raise_file_limit()
     _run(settings, transport, shared=False)

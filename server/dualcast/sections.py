@@ -4,7 +4,9 @@ environment; `mapping` hands each room its share.
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
@@ -63,6 +65,14 @@ class Server(Section, frozen=True):
     console: bool = False
     """Serve /console also without `--dev`: static files, which show and do what a visitor's token allows."""
 
+    def __post_init__(self) -> None:
+        for name in self.trusted_proxies:
+            try:
+                name == "*" or ip_network(name)
+            except ValueError:
+                # It would trust nobody, and all clients would share the proxy's address and its limits.
+                raise ValueError(f"trusted_proxies: {name!r} is no IP address or network") from None
+
 
 class Bus(Section, frozen=True):
     """The event bus: engine, history, recovery."""
@@ -96,6 +106,18 @@ class Redis(Section, frozen=True):
     def __post_init__(self) -> None:
         if self.url and not self.url.startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("url starts with redis://, rediss:// or unix://")
+        try:
+            parts = urlsplit(self.url)
+            sound = parts.port != 0 and (
+                parts.scheme == "unix" or not parts.path.strip("/").lstrip("0123456789")
+            )
+        except ValueError:
+            sound = False
+        if not sound:
+            # Nothing of the url: what looks like a port may be half a password.
+            raise ValueError(
+                "url is redis://[user:password@]host[:port][/database number], special characters as %XX"
+            )
 
 
 class Key(Section, frozen=True):
@@ -326,7 +348,8 @@ class Legacy(Section, frozen=True):
     progress_connections: Count = 0
     """Of the progress contract, per process. 0: the server's own limit."""
     topics_idle_s: Annotated[float, Meta(ge=0)] = 90.0
-    """A topics socket that says nothing for so long is closed. 0: off."""
+    """A topics socket that says nothing for so long is closed. 0: off. Clients ping every 30 s; less than
+    that is noted at the start."""
     topics_public: tuple[str, ...] = ()
     """Topics that anonymous connections may subscribe to."""
     stats_public: bool = False

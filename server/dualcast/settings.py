@@ -11,6 +11,7 @@ suggestion: a typing mistake in a limit must not go unnoticed.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -136,6 +137,10 @@ WITHOUT_EFFECT = {
     "SSE_POLL_TIMEOUT_SECONDS": "streams do not poll",
 }
 """Names of older deployments that are accepted and noted."""
+TOPICS_PING_S = 30
+"""How often clients of the contract `topics` say something (section 5.6)."""
+_SWITCH = {"on": True, "off": False, "yes": True, "no": False}
+"""Words for a bool beside `true`, `false`, `1`, `0`: the contract says `legacy_stream_ids = off`."""
 _OTHER = {"DUALCAST_CONFIG", "DUALCAST_URL", "DUALCAST_TOKEN", *SECRETS}
 
 
@@ -167,8 +172,22 @@ def load(
         settings = msgspec.convert(raw, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(str(error), sources)) from None
-    notes = tuple(f"{name} has no effect: {why}" for name, why in WITHOUT_EFFECT.items() if env.get(name))
-    return Loaded(settings, sources, notes)
+    _check_finite(settings, sources)
+    notes = [f"{name} has no effect: {why}" for name, why in WITHOUT_EFFECT.items() if env.get(name)]
+    if 0 < settings.legacy.topics_idle_s <= TOPICS_PING_S:
+        notes.append(
+            f"legacy.topics_idle_s closes healthy clients: topics clients ping every {TOPICS_PING_S} s"
+        )
+    return Loaded(settings, sources, tuple(notes))
+
+
+def _check_finite(settings: Settings, sources: Mapping[str, str]) -> None:
+    """No number of the settings may be infinite: TOML and `float` know such, clocks and JSON do not."""
+    for path, source in sources.items():
+        section, _, name = path.partition(".")
+        value = getattr(getattr(settings, section), name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SettingsError(f"{path} ({source}): Expected a finite number")
 
 
 def _read_file(path: str) -> Iterator[tuple[str, object]]:
@@ -212,6 +231,8 @@ def _from_text(path: str, text: str, source: str) -> object:
     hint = get_type_hints(SECTIONS[section])[name]
     if source == "WS_HEARTBEAT_INTERVAL":
         return _interval_s(text, source)
+    if hint is bool:
+        return _SWITCH.get(text.strip().lower(), text)
     if get_origin(hint) is not tuple:
         return text
     if text.lstrip().startswith("["):
@@ -255,4 +276,16 @@ def _explain(message: str, sources: Mapping[str, str]) -> str:
     path = where.strip("`.")
     source = next((text for name, text in sources.items() if path.startswith(name)), "")
     prefix = f"{path} ({source}): " if source else f"{path}: " if path else ""
+    if what.startswith("Invalid enum value "):
+        what = f"{what.removeprefix('Invalid enum value ')} is none of {', '.join(_choices(path))}"
     return prefix + what
+
+
+def _choices(path: str) -> list[str]:
+    """The words the setting at `path` takes, below `keys[…]` as well."""
+    hint: Any = Settings
+    for name in path.split("."):
+        hint = get_type_hints(hint)[name.partition("[")[0]]
+        hint = get_args(hint)[0] if get_origin(hint) is tuple else hint
+    found = (word for each in (hint, *get_args(hint)) for word in get_args(each) or (each,))
+    return list(dict.fromkeys(word for word in found if isinstance(word, str)))

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from dualcast.cli import doctor
 from dualcast.cli.root import run
 from support.redis_server import RedisServer
 
@@ -38,6 +45,13 @@ def test_a_redis_that_forgets_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert (found["redis aof"], found["redis eviction"]) == ("failed", "failed")
 
 
+def test_a_redis_that_is_full_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    with RedisServer(aof="everysec") as redis:
+        redis.command("CONFIG", "SET", "maxmemory", "1")
+        assert run(["doctor", "--json", "--redis-url", redis.url]) == 1
+    assert states(capsys)["redis memory"] == "failed"
+
+
 def test_a_redis_that_is_away_is_one_finding(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--json", "--redis-url", "redis://:hidden-password@127.0.0.1:1/0"]) == 1
     shown = capsys.readouterr()
@@ -67,3 +81,127 @@ def test_what_must_be_mended_fails(
     monkeypatch.setenv(name, value)
     assert run(["doctor", "--json"]) == 1
     assert states(capsys)[check] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("settings", "check", "said"),
+    [
+        ({"DUALCAST_PUSH__PROVIDER": "nope"}, "start", "no push provider 'nope'"),
+        ({"DUALCAST_PUSH__PROVIDER": "webhook"}, "start", "the url must be https://host/"),
+        ({"DUALCAST_TENANCY__FILE": "tenants.toml"}, "start", "tenancy.file: tenants.toml: No such file"),
+        ({"DUALCAST_LEGACY__DIALECTS": "roomz"}, "start", "no contract 'roomz'"),
+        ({"DUALCAST_ORIGINS": "app.example.com"}, "start", "an allowed origin is scheme://host"),
+        (
+            {"DUALCAST_REDIS_URL": "rediss://127.0.0.1:1/0?ssl_ca_certs=missing.pem"},
+            "start",
+            "redis.url: an option after the ? cannot be used: No such file",
+        ),
+        (
+            {"DUALCAST_IDENTITY__KEYS": '[{"algorithm":"ES256","public_key_file":"/etc/passwd"}]'},
+            "keys",
+            "identity.keys: /etc/passwd: an ES256 key is a PEM public key",
+        ),
+    ],
+)
+def test_what_stops_the_start_fails(
+    settings: dict[str, str],
+    check: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`doctor` was content with settings that ended `serve` with a stack."""
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert run(["doctor", "--json"]) == 1
+    (found,) = [each for each in json.loads(capsys.readouterr().out)["checks"] if each["name"] == check]
+    assert found["state"] == "failed" and said in found["detail"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("DUALCAST_TENANCY__FILE", "tenants.toml", "tenancy.file: tenants.toml: No such file or directory"),
+        ("DUALCAST_DATA_DIR", "a-file/data", "a-file/data/state.db cannot be opened: Not a directory"),
+    ],
+)
+def test_serve_says_in_one_line_why_it_does_not_start(
+    name: str, value: str, said: str, tmp_path: Path
+) -> None:
+    """It ended with a stack, and called a directory it may not write to a port it cannot listen on."""
+    (tmp_path / "a-file").write_text("")
+    command = [sys.executable, "-P", "-m", "dualcast", "serve"]
+    done = subprocess.run(
+        command, env={**os.environ, name: value}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (1, 2)
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("{")]
+    assert line.startswith("Error: ") and line.endswith(said)
+
+
+def test_doctor_leaves_no_directory_behind_that_the_server_could_not_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUALCAST_DATA_DIR", "var/lib/data")
+    assert run(["doctor", "--json"]) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty file can be made on a full disk."""
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+
+    def full(**_: object) -> IO[bytes]:
+        return open("/dev/full", "wb")
+
+    monkeypatch.setattr(doctor, "NamedTemporaryFile", full)
+    assert run(["doctor", "--json"]) == 1
+    assert states(capsys)["data directory"] == "failed"
+
+
+@pytest.mark.parametrize("name", ["bus.db", "state.db"])
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda file: file.write_bytes(b"not a database" * 20), "no SQLite database"),
+        (
+            lambda file: sqlite3.connect(file).execute("PRAGMA user_version = 99"),
+            "written by a newer version",
+        ),
+        (lambda file: file.mkdir(), "Is a directory"),
+    ],
+    ids=["other", "newer", "directory"],
+)
+def test_data_files_no_server_could_open_fail(
+    name: str,
+    spoil: Callable[[Path], object],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data" / name
+    spoil(file)
+    assert run(["doctor", "--json"]) == 1
+    (found,) = [
+        each for each in json.loads(capsys.readouterr().out)["checks"] if each["name"] == "data files"
+    ]
+    assert found["state"] == "failed" and name in found["detail"] and said in found["detail"]
+
+
+def test_why_redis_does_not_answer_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    def why(url: str) -> str:
+        assert run(["doctor", "--json", "--redis-url", url]) == 1
+        checks = json.loads(capsys.readouterr().out)["checks"]
+        return next(str(check["detail"]) for check in checks if check["name"] == "redis reachable")
+
+    with RedisServer(tcp=True) as redis:
+        redis.command("CONFIG", "SET", "requirepass", "geheim")
+        at = redis.url.removeprefix("redis://")
+        assert "another user or password" in why(f"redis://{at}")
+        assert "another user or password" in why(f"redis://:falsch@{at}")
+        assert "number of the database" in why(f"redis://:geheim@{at.rpartition('/')[0] or at}/99")
+        assert "an option behind the ?" in why(f"redis://:geheim@{at}?nosuch=1")
+    assert "nobody listens" in why("redis://127.0.0.1:1/0")
+    assert "no such socket" in why("unix:///nowhere/redis.sock")

@@ -155,6 +155,18 @@ async def test_a_browser_resumes_by_itself_and_each_publication_comes_once(node:
     await nothing_but(node, fresh, "notification", 0)
 
 
+@pytest.mark.parametrize("around", ["{} ", "\t{}\t"])
+async def test_white_space_around_a_last_event_id_is_no_part_of_it(node: LegacyNode, around: str) -> None:
+    """RFC 9110 5.5. Such a cursor was taken for an unknown one: the stream began live, what lay between was
+    lost."""
+    stream = await opened_stream(node)
+    await node.notify("a")
+    cursor = (await stream.event())["id"]
+    await node.notify("b")
+    again = await opened_stream(node, last_event_id=around.format(cursor))
+    assert (await event(again))[1]["id"] == "b"
+
+
 async def test_without_ids_a_stream_is_byte_for_byte_the_older_one() -> None:
     async with legacy_node("memory", stream_ids=False) as node:
         stream = await opened_stream(node)

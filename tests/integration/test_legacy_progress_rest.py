@@ -187,6 +187,22 @@ async def test_a_batch_that_is_cancelled_says_so_and_stops() -> None:
         assert (await one.call("GET", f"/api/reports/batch/{ident}/status")).json()["status"] == "cancelled"
 
 
+async def test_demo_endpoints_refuse_in_the_words_of_the_contract() -> None:
+    """Section 1.3, as every other endpoint of the contracts."""
+    async with demo() as one:
+        for method, path, headers, more, status, title in (
+            ("POST", "/token", {}, {"data": {}}, 400, "Bad Request"),
+            ("POST", "/api/data/import", {}, {"json": {}}, 401, "Unauthorized"),
+            ("GET", "/api/data/import/x/status", U1, {}, 404, "Not Found"),
+            ("POST", "/api/data/import", U1, {"json": []}, 422, "Unprocessable Entity"),
+        ):
+            answer = await one.call(method, path, headers, **more)
+            told = answer.json()
+            assert (answer.status_code, told["type"], told["title"]) == (status, "about:blank", title), path
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert ("www-authenticate" in answer.headers) == (status == 401)
+
+
 async def test_what_is_not_there_is_404_also_for_another_user() -> None:
     async with demo() as one:
         ident = (await one.start("/api/reports/batch/generate", {"report_ids": ["r1"]}))["batch_id"]

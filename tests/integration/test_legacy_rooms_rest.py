@@ -77,7 +77,7 @@ async def test_every_key_of_the_table_has_its_place() -> None:
             },
             "timestamp": "2026-01-31T12:00:00.000000Z",
         }
-        assert await app.services.inbox.unread_by_kind("default", "u1") == {"import": 1}
+        assert (await app.services.inbox.counts_by_kind("default", "u1"))[1] == {"import": 1}
         canonical = json.loads(entry.publication.data)
         assert (canonical["level"], canonical["priority"], canonical["link"]) == ("info", "normal", "/a")
 

@@ -132,6 +132,27 @@ async def test_r45_a_broadcast_of_an_older_backend_arrives_once_where_it_belongs
             assert len(other.on("ws:broadcast")) == 5
 
 
+@pytest.mark.covers("R19")
+async def test_r19_a_frame_for_a_name_that_is_on_two_nodes_reaches_both_once(redis: RedisServer) -> None:
+    """A client that comes back to another node has its name there, while its first connection, half open, is
+    not given up yet: that one must not take away what is said to the client."""
+    async with nodes(redis) as cluster, OlderBackend(redis.url) as old:
+        one, two, _ = cluster
+        async with (
+            await chat(one, "alice", instance="alice_1") as first,
+            await chat(two, "alice", instance="alice_1") as second,
+            await chat(two, "alice", instance="alice_2") as other,
+        ):
+            frame = {"event": "system_notification", "data": {"title": "t"}}
+            for _ in range(2):
+                await old.broadcast(frame, target_connection_id="alice_1")
+            await settled(cluster, old)
+            for node, client in ((one, first), (two, second), (two, other)):
+                await last(node, client, "alice")
+            got = [len(events(client, "conversation.frame")) for client in (first, second, other)]
+            assert got == [2, 2, 0]
+
+
 @pytest.mark.covers("R45")
 async def test_r45_what_is_of_use_now_only_arrives_once_too(redis: RedisServer) -> None:
     async with nodes(redis) as cluster, OlderBackend(redis.url) as old:

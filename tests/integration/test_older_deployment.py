@@ -161,7 +161,7 @@ async def test_availability_is_measured_and_its_loss_is_an_alert(tmp_path: Path)
     """The rules take what a server gives; it says 0 while its bus is away, and 1 again after."""
     terms = " ".join(rule["expr"] for rule in rules())
     names = set(re.findall(r"\bdualcast_\w+", terms))
-    assert names == {"dualcast_bus_available"}
+    assert names == {"dualcast_bus_available", "dualcast_publish_failures_total"}
     objective = next(rule for rule in rules() if rule.get("alert") == "DualcastAvailabilityMissed")
     assert objective["expr"] == "dualcast:availability:30d < 0.999"
     recorded = {rule["record"] for rule in rules() if "record" in rule}
@@ -171,5 +171,11 @@ async def test_availability_is_measured_and_its_loss_is_an_alert(tmp_path: Path)
             assert await server.metric("dualcast_bus_available") == 1
             redis.kill()
             await server.until_metric("dualcast_bus_available", lambda value: value == 0)
+            async with http_client(base_url=server.base_url) as http:
+                said = {"channel": "topic:a", "type": "t", "data": 1}
+                refused = await http.post("/v1/publish", json=said, headers=ADMIN)
+                text = (await http.get("/metrics")).text
+            assert (refused.status_code, refused.json()["code"]) == (503, "bus-unavailable")
+            assert 'dualcast_publish_failures_total{code="bus-unavailable",' in text
             redis.start()
             await server.until_metric("dualcast_bus_available", lambda value: value == 1)

@@ -13,7 +13,7 @@ from dualcast.model.errors import BusUnavailable
 from dualcast.model.publication import Receipt
 from support.bus_engines import draft, watch
 from support.certificate import self_signed
-from support.redis_nodes import node
+from support.redis_nodes import Node, node
 from support.redis_server import RedisServer, free_port, shared
 
 pytestmark = pytest.mark.anyio
@@ -75,7 +75,9 @@ async def test_connections_do_not_grow_with_channels(tenant: str) -> None:
             for n in range(2000):
                 a.bus.unwatch(tenant, f"user:{n}")
             await watch(a.bus, a.recorder, tenant, "all")
-            assert len(server.command("PUBSUB", "CHANNELS")) == 2  # type: ignore[arg-type]
+            async with asyncio.timeout(30):
+                while len(server.command("PUBSUB", "CHANNELS")) != 2:  # type: ignore[arg-type]
+                    await asyncio.sleep(0.01)
 
 
 async def test_all_thousand_targets_arrive_as_one_offset(tenant: str) -> None:
@@ -199,3 +201,26 @@ async def test_out_of_memory_refuses_and_appends_nothing(tenant: str) -> None:
             server.command("CONFIG", "SET", "maxmemory", "0")
             again = await a.bus.append(draft(tenant, id="two"))
             assert (again.offset, again.duplicate) == (first.offset + 1, False)
+
+
+async def test_a_probe_says_when_redis_takes_no_writes(tenant: str, caplog: pytest.LogCaptureFixture) -> None:
+    """`/readyz` said ready while every publication was refused, and each refusal was a line in the log."""
+    with RedisServer() as server:
+        async with node(server.url) as a:
+            assert (await a.bus.probe()).ok
+            server.command("CONFIG", "SET", "maxmemory", "1")
+            for _ in range(20):
+                with pytest.raises(BusUnavailable):
+                    await a.bus.append(draft(tenant))
+            assert await health(a, ok=False) == "append"
+            server.command("CONFIG", "SET", "maxmemory", "0")
+            assert await health(a, ok=True) == ""
+    assert sum("refused append: OOM" in record.getMessage() for record in caplog.records) == 1
+
+
+async def health(some: Node, *, ok: bool) -> str:
+    """The detail of the first probe with this outcome; a probe is shared while it is fresh."""
+    async with asyncio.timeout(30):
+        while (found := await some.bus.probe()).ok is not ok:
+            await asyncio.sleep(0.05)
+    return found.detail

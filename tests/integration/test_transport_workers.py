@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dualcast.transport.options import TransportSettings
-from dualcast.transport.server import listen
+from dualcast.transport.server import listen, stop_signals
 from dualcast.transport.supervisor import reserve_port
 
 PROGRAM = """
@@ -74,15 +74,18 @@ def until_answers(port: int) -> int:
     raise AssertionError("the server does not answer")
 
 
+HANG_UP = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup\n"
+
+
 def free_port() -> int:
     with listen(TransportSettings(port=0)) as sock:
         return int(sock.getsockname()[1])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_one_process_drains_and_exits_with_0(tmp_path: Path, number: int) -> None:
     program, drained, port = tmp_path / "program.py", tmp_path / "drained", free_port()
-    program.write_text(PROGRAM)
+    program.write_text(HANG_UP + PROGRAM)
     process = subprocess.Popen([sys.executable, program, str(port), "1", str(drained)])
     try:
         assert until_answers(port) == process.pid
@@ -92,6 +95,17 @@ def test_one_process_drains_and_exits_with_0(tmp_path: Path, number: int) -> Non
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize(("before", "counts"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_who_started_it_with_nohup_keeps_it_when_the_terminal_is_closed(
+    before: signal.Handlers, counts: bool
+) -> None:
+    found = signal.signal(signal.SIGHUP, before)
+    try:
+        assert (signal.SIGHUP in stop_signals()) is counts
+    finally:
+        signal.signal(signal.SIGHUP, found)
 
 
 def test_workers_share_the_port_restart_and_drain(tmp_path: Path) -> None:

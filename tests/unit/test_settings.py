@@ -267,6 +267,40 @@ def test_r48_the_heartbeat_interval_is_milliseconds_from_1000_on(text: str, seco
     assert load(environ={"WS_HEARTBEAT_INTERVAL": text}).settings.legacy.ws_heartbeat_s == seconds
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("off", False),
+        ("on", True),
+        ("Off", False),
+        ("no", False),
+        ("yes", True),
+        ("0", False),
+        ("true", True),
+    ],
+)
+def test_switches_may_be_written_in_the_contracts_words(text: str, wanted: bool) -> None:
+    """`legacy_stream_ids = off` stands in the contract, and stopped the start."""
+    for name in ("LEGACY_STREAM_IDS", "DUALCAST_LEGACY__STREAM_IDS"):
+        assert load(environ={name: text}).settings.legacy.stream_ids is wanted
+    with pytest.raises(SettingsError, match="LEGACY_STREAM_IDS"):
+        load(environ={"LEGACY_STREAM_IDS": "offf"})
+
+
+@pytest.mark.parametrize("name", ["WS_HEARTBEAT_INTERVAL", "SSE_TASK_MAX_IDLE_SECONDS", "WS_IDLE_TIMEOUT"])
+def test_an_interval_that_never_ends_is_refused(name: str) -> None:
+    """An infinite heartbeat made `GET /api/ws/config` fail at every call."""
+    for text in ("inf", "1e999", "nan"):
+        with pytest.raises(SettingsError, match=name):
+            load(environ={name: text})
+
+
+@pytest.mark.parametrize(("text", "noted"), [("30", True), ("31", False), ("0", False), ("1.5", True)])
+def test_an_idle_timeout_below_the_clients_ping_is_noted(text: str, noted: bool) -> None:
+    notes = load(environ={"WS_IDLE_TIMEOUT": text}).notes
+    assert [note.split()[0] for note in notes] == ["legacy.topics_idle_s"] * noted
+
+
 def test_names_of_older_deployments_set_what_they_always_set() -> None:
     environ = {
         "WS_MAX_CONNECTIONS_PER_USER": "3",
@@ -300,3 +334,34 @@ def test_a_mirror_that_could_copy_nothing_stops_the_start(mirror: str, environ: 
 def test_every_older_name_stands_in_the_documentation() -> None:
     text = (ROOT / "docs/operations.md").read_text()
     assert [name for name in [*SHORT, *SECRETS, *PLUG_IN, *WITHOUT_EFFECT] if f"`{name}`" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("DUALCAST_SERVER__TRUSTED_PROXIES", "10.0.0.300/8", "trusted_proxies: '10.0.0.300/8' is no IP"),
+        ("DUALCAST_SERVER__TRUSTED_PROXIES", "10.0.0.1/8", "trusted_proxies: '10.0.0.1/8' is no IP"),
+        ("DUALCAST_SERVER__TRUSTED_PROXIES", "proxy.example.com", "'proxy.example.com' is no IP address"),
+        ("DUALCAST_REDIS_URL", "redis://:ge/heim@localhost:6379/0", "url is redis://"),
+        ("DUALCAST_REDIS_URL", "redis://:geheim@localhost:99999", "url is redis://"),
+        ("DUALCAST_REDIS_URL", "redis://localhost:6379/zero", "url is redis://"),
+        ("DUALCAST_LOG_LEVEL", "verbose", "log.level (DUALCAST_LOG_LEVEL): 'verbose' is none of debug, info"),
+        ("DUALCAST_ENGINE", "postgres", "'postgres' is none of sqlite, redis, memory"),
+    ],
+)
+def test_what_would_fail_only_later_is_refused_by_name_and_without_a_secret(
+    name: str, value: str, said: str
+) -> None:
+    reason = refused({name: value})
+    assert said in reason and "heim" not in reason
+
+
+def test_sound_proxies_and_addresses_of_redis_are_taken() -> None:
+    settings = load(
+        environ={
+            "DUALCAST_SERVER__TRUSTED_PROXIES": "*, 10.0.0.0/8, 2001:db8::/32, 192.0.2.7, ::1",
+            "DUALCAST_REDIS_URL": "rediss://user:p%2Fw@[::1]:6380/3?ssl_ca_certs=/etc/ca.pem",
+        }
+    ).settings
+    assert len(settings.server.trusted_proxies) == 5 and settings.engine == "redis"
+    assert load(environ={"DUALCAST_REDIS_URL": "unix:///run/redis.sock?db=1"}).settings.redis.url

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
 import resource
 import shutil
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Literal
 
 import msgspec
@@ -17,7 +20,10 @@ import rich_click as click
 from msgspec import Struct
 from rich.table import Table
 
+from dualcast.bus.sqlite_file import SCHEMA_VERSION as BUS_SCHEMA
+from dualcast.model.errors import DualcastError
 from dualcast.settings import Loaded, Settings, load
+from dualcast.state.sqlite import FORMAT as STATE_FORMAT
 
 from .console import CommandFailed, stdout
 from .demo import is_loopback
@@ -27,6 +33,8 @@ State = Literal["ok", "warning", "failed"]
 FILES = 16_384
 """Fewer open files than this are a warning."""
 MIN_FREE_BYTES = 1 << 30
+PROBE_BYTES = 1 << 20
+"""What is written to see whether there is room at all; taken away at once."""
 
 
 class Check(Struct, frozen=True):
@@ -45,6 +53,8 @@ def local_checks(loaded: Loaded) -> Iterator[Check]:
     yield Check("settings", "ok", f"engine {settings.engine}; from {sources}")
     yield _keys(settings)
     yield _origins(settings)
+    if os.geteuid() == 0:
+        yield Check("user", "warning", "root", "may read and write everything: ask as the user of the server")
     yield _files()
     yield _port(settings)
     yield _clock()
@@ -62,10 +72,15 @@ def _keys(settings: Settings) -> Check:
         return Check(
             "keys", "failed", "no key to check tokens with", "set DUALCAST_JWT_SECRET or identity.keys"
         )
+    from dualcast.mapping import verification_keys  # the server's libraries are loaded only where needed
+
+    try:
+        verification_keys(settings)
+    except DualcastError as error:
+        return Check("keys", "failed", error.reason, "see identity.keys")
     for key in identity.keys:
-        for name in filter(None, (key.public_key_file, key.private_key_file)):
-            if not Path(name).is_file():
-                return Check("keys", "failed", f"{name} is missing", "see identity.keys")
+        if key.private_key_file and not os.access(key.private_key_file, os.R_OK):
+            return Check("keys", "failed", f"{key.private_key_file} cannot be read", "see identity.keys")
     if identity.allow_short_secrets:
         return Check("keys", "warning", "allow_short_secrets is on", "replace keys shorter than 32 bytes")
     kinds = ", ".join(key.algorithm for key in identity.keys) + (" + JWKS" if identity.jwks_url else "")
@@ -110,22 +125,50 @@ def _clock() -> Check:
 
 
 def _embedded(folder: Path) -> Iterator[Check]:
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".doctor"
-        probe.write_bytes(b"")
-        probe.unlink()
+        with NamedTemporaryFile(dir=folder, prefix=".doctor-") as probe:
+            probe.write(bytes(PROBE_BYTES))
+            probe.flush()
+        free = shutil.disk_usage(folder).free
     except OSError as error:
         yield Check("data directory", "failed", f"{folder}: {error.strerror}", "see bus.data_dir")
         return
+    finally:
+        # What is made here would be its maker's, and the server may be somebody else.
+        with suppress(OSError):
+            for place in missing:
+                place.rmdir()
     if _locked(folder / "bus.db.lock"):
         yield Check(
             "embedded engine", "warning", "a server uses this directory now", "one server per directory"
         )
-    free = shutil.disk_usage(folder).free
+    for name, newest in (("bus.db", BUS_SCHEMA), ("state.db", STATE_FORMAT)):
+        if wrong := _file_trouble(folder / name, newest):
+            yield Check("data files", "failed", f"{folder / name}: {wrong}", "the server would not start")
     state: State = "ok" if free >= MIN_FREE_BYTES else "warning"
     advice = "" if state == "ok" else "the log needs room"
     yield Check("data directory", state, f"{folder.resolve()}, {free / 1e9:.1f} GB free", advice)
+
+
+def _file_trouble(file: Path, newest: int) -> str:
+    """What is wrong with a database file, "" for one that is fine or not there yet. Only its header is read
+    (https://www.sqlite.org/fileformat.html, 1.3), so a running server notices nothing.
+    """
+    try:
+        with file.open("rb+") as handle:
+            header = handle.read(100)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return error.strerror or "cannot be opened"
+    if not header:
+        return ""
+    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
+        return "this is no SQLite database: put back a backup"
+    version = int.from_bytes(header[60:64], "big")
+    return "written by a newer version of dualcast" if version > newest else ""
 
 
 def _locked(file: Path) -> bool:
@@ -140,9 +183,22 @@ def _locked(file: Path) -> bool:
     return False
 
 
+async def start_check(settings: Settings) -> Check:
+    """Whether the server could be put together: tenants, contracts, push provider."""
+    from dualcast.app import rehearse
+
+    try:
+        await rehearse(settings)
+    except DualcastError as error:
+        return Check("start", "failed", error.reason, "the server would not start")
+    return Check("start", "ok", "tenants, contracts and push provider can be used")
+
+
 async def all_checks(loaded: Loaded) -> list[Check]:
     """Local checks, then those of the engine."""
     found = list(local_checks(loaded))
+    if all(check.state != "failed" for check in found if check.name == "keys"):
+        found.append(await start_check(loaded.settings))
     if loaded.settings.engine == "redis":
         for name, ok, detail in await redis_checks(loaded.settings.redis):
             found.append(Check(f"redis {name}", "ok" if ok else "failed", detail))

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from dualcast.model.codes import Close, action
 
 from .console import CommandFailed
-from .remote import Remote, refusal
+from .remote import DISTRUSTED, Remote, distrusted, refusal
 
 SILENCE_S = 45.0
 """Longer than any heartbeat interval: nothing at all for this long means the connection is dead."""
@@ -176,6 +176,8 @@ def _refused(response: httpx.Response) -> None:
 def _words(error: Exception) -> str:
     if isinstance(error, httpx.ReadTimeout):
         return f"nothing heard for {SILENCE_S:.0f} s"
+    if distrusted(error):
+        return DISTRUSTED
     if isinstance(error, httpx.ConnectError | OSError):
         return "cannot reach the server"
     return f"the connection broke ({type(error).__name__})"

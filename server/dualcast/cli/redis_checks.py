@@ -2,18 +2,47 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthenticationWrongNumberOfArgsError,
+    BusyLoadingError,
+    InvalidResponse,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
 
 from dualcast.bus.redis.doctor import inspect
 from dualcast.sections import Redis
 
 CLOCK_S = 2.0
+_OPTION = "an option behind the ? in redis.url is unknown or has a wrong value"
+_WHY: tuple[tuple[type[BaseException], str], ...] = (
+    (AuthenticationError, "Redis wants another user or password: see redis.url"),
+    (AuthenticationWrongNumberOfArgsError, "Redis wants another user or password: see redis.url"),
+    (NoPermissionError, "the user may not run a command that is needed: see its ACL"),
+    (BusyLoadingError, "Redis is reading its data: ask again soon"),
+    (InvalidResponse, "what answers there is no Redis"),
+    (ResponseError, "Redis refuses the first commands: see the number of the database in redis.url"),
+    (ssl.SSLCertVerificationError, "its certificate is not trusted: add ?ssl_ca_certs=FILE to redis.url"),
+    (ssl.SSLError, "no TLS is spoken there: redis:// instead of rediss://"),
+    (socket.gaierror, "the host's name is not known"),
+    (ConnectionRefusedError, "nobody listens at the address"),
+    (FileNotFoundError, "there is no such socket"),
+    (TimeoutError, "no answer in time: see the address, and what stands between"),
+    (redis.TimeoutError, "no answer in time: see the address, and what stands between"),
+    (TypeError, _OPTION),
+    (ValueError, _OPTION),
+)
 
 
 class Finding(NamedTuple):
@@ -26,23 +55,44 @@ class Finding(NamedTuple):
 
 async def redis_checks(settings: Redis) -> list[Finding]:
     """Findings about the Redis of `settings`, over one connection. Writes nothing."""
-    client = redis.Redis.from_url(
-        settings.url,
-        socket_timeout=settings.command_timeout_s,
-        socket_connect_timeout=settings.connect_timeout_s,
-        retry=Retry(NoBackoff(), 0),
-        decode_responses=True,
-        single_connection_client=True,
-    )
     try:
+        client = redis.Redis.from_url(
+            settings.url,
+            socket_timeout=settings.command_timeout_s,
+            socket_connect_timeout=settings.connect_timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+            single_connection_client=True,
+        )
+    except ValueError:
+        return [Finding("reachable", False, _OPTION)]
+    try:
+        # First, for the reason: the checks of the engine only say that it does not answer.
+        await client.info("server")
         found = [Finding(*check) for check in await inspect(client)]
         if found[0].ok:
             found.append(await _clock(client))
-    except (RedisError, OSError, TimeoutError):
-        found = [Finding("reachable", False, "Redis does not answer: check the address, password and TLS")]
+    except (RedisError, OSError, TimeoutError, TypeError, ValueError) as error:
+        found = [Finding("reachable", False, _why(error))]
     finally:
         await client.aclose()
     return found
+
+
+def _why(error: BaseException) -> str:
+    """What to do about `error`, in words of our own: its text may name the password."""
+    for each in _chain(error):
+        for kind, text in _WHY:
+            if isinstance(each, kind):
+                return text
+    return "Redis hangs up: see the address, and whether it wants TLS (rediss://)"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """`error` and what it came from, the first cause first."""
+    if error is not None:
+        yield from _chain(error.__cause__ or error.__context__)
+        yield error
 
 
 async def _clock(client: redis.Redis) -> Finding:

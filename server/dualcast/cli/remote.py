@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from .demo import DEMO, LIFE_S, Claims, existing_demo_key, is_loopback
 from .sign import signed
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+DISTRUSTED = "its certificate is not trusted: SSL_CERT_FILE names a file with the one that signed it"
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -95,10 +97,21 @@ def _field(error: Any) -> str:
     return (f"{path}: " if path else "") + str(error["message"]).replace("`", "")
 
 
+def distrusted(error: BaseException | None) -> bool:
+    """Whether `error` came from a certificate that nobody here trusts."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def unreachable(url: str, error: Exception) -> CommandFailed:
     """The failure to reach `url`, in words."""
     if isinstance(error, httpx.TimeoutException):
         return CommandFailed(f"{url} did not answer in time")
+    if distrusted(error):
+        return CommandFailed(f"{url}: {DISTRUSTED}")
     if isinstance(error, httpx.ConnectError | OSError):
         return CommandFailed(f"cannot reach {url}: is the server running?")
     return CommandFailed(f"{url}: the connection broke ({type(error).__name__})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import sys
@@ -77,13 +76,13 @@ def serve(
             "no key to check tokens with: set DUALCAST_JWT_SECRET (32 bytes or more), identity.keys or "
             "identity.jwks_url. To try it out: dualcast serve --dev"
         )
-    from dualcast.app import run  # the server's libraries are loaded only by the command that needs them
+    # The server's libraries are loaded only by the commands that need them.
+    from dualcast.app import run
+    from dualcast.transport.server import CannotListen
 
     try:
         run(settings)
-    except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
-            raise
+    except CannotListen as error:
         where = f"{settings.server.host}:{settings.server.port}"
         raise CommandFailed(f"cannot listen on {where}: {error.strerror}") from None
 

@@ -32,10 +32,11 @@ class BodyTimeout(DualcastError):
 
 
 def header(scope: Scope, name: bytes) -> str:
-    """The value of header `name` (lower case), "" when absent. Latin-1, as ASGI gives it."""
+    """The value of header `name` (lower case), "" when absent. Latin-1, as ASGI gives it, without the white
+    space around it, which is no part of it (RFC 9110 5.5) and which parsers leave at its end."""
     for key, value in scope["headers"]:
         if key == name:
-            return str(value, "latin-1")
+            return str(value, "latin-1").strip(" \t")
     return ""
 
 

@@ -11,8 +11,10 @@ import multiprocessing
 import resource
 import signal
 import socket
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -27,6 +29,10 @@ from dualcast.transport.options import TransportSettings
 logger = logging.getLogger("dualcast.transport")
 
 Drain = Callable[[], Awaitable[None]]
+
+
+class CannotListen(OSError):
+    """The address is taken, not this machine's or not allowed; errno and text are the system's."""
 
 
 def build_config(app: Any, settings: TransportSettings) -> EdgeConfig:
@@ -62,8 +68,8 @@ def build_config(app: Any, settings: TransportSettings) -> EdgeConfig:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server with a drain before its shutdown. Signals: the first one drains, a second SIGINT after
-    a second forces.
+    """uvicorn's server with a drain before its shutdown. Signals (`stop_signals`): the first one drains, a
+    second SIGINT after a second forces.
     """
 
     def __init__(self, app: Any, settings: TransportSettings, *, on_drain: Drain | None = None) -> None:
@@ -86,6 +92,19 @@ class Server(uvicorn.Server):
         with self.capture_signals():
             await self._serve(sockets)
             self._captured_signals.clear()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            more = [number for number in stop_signals() if number not in (signal.SIGTERM, signal.SIGINT)]
+            before = {number: signal.signal(number, self.handle_exit) for number in more}
+        try:
+            with super().capture_signals():
+                yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if self.settings.detach:
@@ -160,12 +179,17 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """What asks for a drain: also SIGHUP, a terminal that was closed, unless it is ignored (nohup)."""
+    hangs_up = signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    return (signal.SIGTERM, signal.SIGINT, *((signal.SIGHUP,) if hangs_up else ()))
+
+
 def listen(settings: TransportSettings, *, shared: bool = False) -> socket.socket:
     """A bound TCP socket; accepted connections inherit its options (Linux). Listening
     starts with the server.
 
-    `shared`: other processes may bind the same port too (SO_REUSEPORT). Raises OSError if the address is
-    taken.
+    `shared`: other processes may bind the same port too (SO_REUSEPORT). Raises CannotListen.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -187,9 +211,9 @@ def listen(settings: TransportSettings, *, shared: bool = False) -> socket.socke
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, settings.tcp_user_timeout_ms)
         sock.bind((settings.host, settings.port))
         sock.setblocking(False)
-    except OSError:
+    except OSError as error:
         sock.close()
-        raise
+        raise CannotListen(error.errno, error.strerror) from error
     return sock
 
 

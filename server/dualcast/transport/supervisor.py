@@ -21,7 +21,7 @@ from typing import Any, Final
 import msgspec
 
 from dualcast.transport.options import TransportSettings
-from dualcast.transport.server import listen, raise_file_limit
+from dualcast.transport.server import listen, raise_file_limit, stop_signals
 
 logger = logging.getLogger("dualcast.transport")
 
@@ -61,16 +61,13 @@ class Supervisor:
             self._wake_writer.send(b"\0")
 
     def run(self) -> int:
-        """Blocks until SIGTERM, SIGINT or `stop` and until every worker has ended; returns the exit status:
-        0, or 1 if a worker had to be killed. Signals are handled only in the main thread; the handlers before
-        are put back.
+        """Blocks until one of `stop_signals` or `stop` and until every worker has ended; returns the exit
+        status: 0, or 1 if a worker had to be killed. Signals are handled only in the main thread; the
+        handlers before are put back.
         """
         before = {}
         if threading.current_thread() is threading.main_thread():
-            before = {
-                number: signal.signal(number, lambda *_: self.stop())
-                for number in (signal.SIGTERM, signal.SIGINT)
-            }
+            before = {number: signal.signal(number, lambda *_: self.stop()) for number in stop_signals()}
         try:
             raise_file_limit()
             while not self._stopping:
@@ -145,7 +142,7 @@ class Supervisor:
 def reserve_port(settings: TransportSettings) -> tuple[socket.socket, TransportSettings]:
     """Holds the port for the workers: the bound socket and the settings with the real port number.
 
-    Raises OSError if another program listens there, which SO_REUSEPORT alone would not notice.
+    Raises CannotListen if another program listens there, which SO_REUSEPORT alone would not notice.
     """
     if settings.port:
         listen(settings).close()

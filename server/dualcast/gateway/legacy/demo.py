@@ -29,6 +29,8 @@ from dualcast.model.errors import BadRequest, DualcastError, NotFound, RateLimit
 from dualcast.model.principal import Principal
 from dualcast.model.times import utc_text
 
+from .notices import refusals
+
 log = structlog.get_logger("dualcast.gateway")
 
 UPLOADS = (".csv", ".json", ".xlsx", ".xls")
@@ -36,6 +38,7 @@ MAX_UPLOAD_BYTES = 10 * 1024 * 1024
 RECORDS = 200
 """In every pretended import."""
 _TAG = ["demo"]
+_SAID = refusals("Unauthorized", "Forbidden")
 _Name = Annotated[str, Meta(min_length=1, max_length=128)]
 _Names = Annotated[list[_Name], Meta(min_length=1, max_length=50)]
 
@@ -261,7 +264,14 @@ class DemoJobs:
 def demo_routes(jobs: DemoJobs) -> tuple[Any, ...]:
     """The handlers; only for `--dev`."""
 
-    @post("/token", status_code=200, opt={PUBLIC: True}, tags=_TAG, operation_id="DemoToken")
+    @post(
+        "/token",
+        status_code=200,
+        opt={PUBLIC: True},
+        exception_handlers=_SAID,
+        tags=_TAG,
+        operation_id="DemoToken",
+    )
     async def demo_token(request: Request[Any, Any, Any]) -> dict[str, str]:
         """The demo token of the one demo account; a form."""
         form = await request.form()
@@ -269,31 +279,52 @@ def demo_routes(jobs: DemoJobs) -> tuple[Any, ...]:
             raise BadRequest("用户名或密码错误")
         return {"access_token": "admin", "token_type": "bearer"}
 
-    @get("/api/info", opt={PUBLIC: True}, tags=_TAG, operation_id="DemoInfo")
+    @get("/api/info", opt={PUBLIC: True}, exception_handlers=_SAID, tags=_TAG, operation_id="DemoInfo")
     async def info(services: Injected) -> dict[str, Any]:
         """What this is."""
         version = services.settings.version
         return {"title": "dualcast", "version": version, "status": "运行中", "features": []}
 
-    @post("/api/reports/batch/generate", status_code=200, tags=_TAG, operation_id="DemoBatch")
+    @post(
+        "/api/reports/batch/generate",
+        status_code=200,
+        exception_handlers=_SAID,
+        tags=_TAG,
+        operation_id="DemoBatch",
+    )
     async def batch(caller: Caller, data: JSONBody[BatchBody]) -> Batch:
         """Starts a batch of reports."""
         return jobs.batch(caller, data.report_ids)
 
-    @get("/api/reports/batch/{batch_id:str}/status", tags=_TAG, operation_id="DemoBatchStatus")
+    @get(
+        "/api/reports/batch/{batch_id:str}/status",
+        exception_handlers=_SAID,
+        tags=_TAG,
+        operation_id="DemoBatchStatus",
+    )
     async def batch_status(caller: Caller, batch_id: FromPath[str]) -> Batch:
         """How far it is."""
         return jobs.batch_of(caller, batch_id)
 
     @post(
-        "/api/reports/batch/{batch_id:str}/cancel", status_code=200, tags=_TAG, operation_id="DemoBatchCancel"
+        "/api/reports/batch/{batch_id:str}/cancel",
+        status_code=200,
+        exception_handlers=_SAID,
+        tags=_TAG,
+        operation_id="DemoBatchCancel",
     )
     async def batch_cancel(caller: Caller, batch_id: FromPath[str]) -> dict[str, str]:
         """Ends it at its next report."""
         jobs.cancel(caller, batch_id)
         return {"message": "批量报告生成已取消"}
 
-    @post("/api/reports/multi-industry/generate", status_code=200, tags=_TAG, operation_id="DemoIndustries")
+    @post(
+        "/api/reports/multi-industry/generate",
+        status_code=200,
+        exception_handlers=_SAID,
+        tags=_TAG,
+        operation_id="DemoIndustries",
+    )
     async def industries(caller: Caller, data: JSONBody[_Names]) -> dict[str, Any]:
         """Starts a report for several industries."""
         return {
@@ -304,12 +335,17 @@ def demo_routes(jobs: DemoJobs) -> tuple[Any, ...]:
             "estimated_time": "2-3分钟",
         }
 
-    @post("/api/data/import", status_code=200, tags=_TAG, operation_id="DemoImport")
+    @post("/api/data/import", status_code=200, exception_handlers=_SAID, tags=_TAG, operation_id="DemoImport")
     async def data_import(caller: Caller, data: JSONBody[ImportBody]) -> Import:
         """Starts an import."""
         return jobs.data_import(caller)
 
-    @get("/api/data/import/{import_id:str}/status", tags=_TAG, operation_id="DemoImportStatus")
+    @get(
+        "/api/data/import/{import_id:str}/status",
+        exception_handlers=_SAID,
+        tags=_TAG,
+        operation_id="DemoImportStatus",
+    )
     async def import_status(caller: Caller, import_id: FromPath[str]) -> Import:
         """How far it is."""
         return jobs.import_of(caller, import_id)
@@ -318,6 +354,7 @@ def demo_routes(jobs: DemoJobs) -> tuple[Any, ...]:
         "/api/data/upload",
         status_code=200,
         request_max_body_size=MAX_UPLOAD_BYTES,
+        exception_handlers=_SAID,
         tags=_TAG,
         operation_id="DemoUpload",
     )

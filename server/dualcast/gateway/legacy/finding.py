@@ -12,12 +12,13 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
 from dualcast.dialects.legacy import GROUP, Contract, Endpoint, LegacySettings
+from dualcast.model.errors import DualcastError
 
 OURS = ("notifications", "rooms", "topics", "conversations", "progress")
 """Each is `endpoints` in the module of its name under `dualcast.dialects`."""
 
 
-class ContractUnusable(Exception):
+class ContractUnusable(DualcastError):
     """A contract cannot be served as it is configured: the server must not start. The text says why."""
 
 
