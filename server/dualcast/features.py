@@ -188,7 +188,9 @@ def older_backends(
     behind = Announcer(older.behind)
     older.connect(
         node=node.id,
-        hearing=Listening(redis_settings(settings), channels=CHANNELS, patterns=PATTERNS),
+        hearing=Listening(
+            redis_settings(settings), channels=CHANNELS, patterns=PATTERNS, dialer=stores.dialer
+        ),
         tasks=TaskService(stores.tasks, behind, grants, task_settings(settings)),
         owner=queue.owner,
         store=stores.presence,

@@ -42,7 +42,11 @@ def redis_settings(settings: Settings) -> RedisSettings:
     """The redis engine's share of the settings."""
     bus, redis = settings.bus, settings.redis
     return RedisSettings(
-        url=redis.url,
+        url=redis.url or "redis://",
+        sentinels=redis.sentinels,
+        service=redis.service,
+        sentinel_username=redis.sentinel_username,
+        sentinel_password=redis.sentinel_password,
         prefix=redis.key_prefix,
         pool_connections=redis.pool_connections,
         connect_s=redis.connect_timeout_s,

@@ -19,13 +19,15 @@ Port = Annotated[int, Meta(ge=0, le=65_535)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+Place = Annotated[str, Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\[\]:/@\s]+)(:[0-9]{1,5})?$")]
+"""host, host:port or [v6]:port."""
 Heartbeat = Annotated[int, Meta(ge=5)]
 """A session is looked at every 5 s (`session.sweep`): more often is not possible."""
 
 MIN_SECRET_BYTES = 32
 """Shortest HS256 key (RFC 7518 section 3.2: at least as long as the hash)."""
 
-_SECRET = {"secret", "url", "metrics_token"}
+_SECRET = {"secret", "url", "metrics_token", "sentinel_password"}
 """Names whose values are never printed (a Redis URL may hold a password)."""
 
 
@@ -78,7 +80,7 @@ class Bus(Section, frozen=True):
     """The event bus: engine, history, recovery."""
 
     engine: Engine | None = None
-    """None: `redis` where a Redis URL is set, else `sqlite`."""
+    """None: `redis` where a Redis URL or sentinels are set, else `sqlite`."""
     data_dir: str = "data"
     """Directory of the embedded engine (bus.db, state.db); one server per directory."""
     history_entries: Positive = 1_000
@@ -97,6 +99,13 @@ class Redis(Section, frozen=True):
 
     url: str = ""
     """redis://, rediss:// or unix://; may hold user and password."""
+    sentinels: tuple[Place, ...] = ()
+    """host:port of each sentinel; of `url` only user, password, database and TLS count then."""
+    service: str = "mymaster"
+    """The name under which the sentinels watch the master."""
+    sentinel_username: str = ""
+    sentinel_password: str = ""
+    """Of the sentinels themselves; "": they ask for none."""
     pool_connections: Annotated[int, Meta(ge=1, le=64)] = 8
     """For shared state, per process, opened when needed; appends, reads and subscriptions: one more each."""
     connect_timeout_s: Seconds = 5.0
@@ -118,6 +127,16 @@ class Redis(Section, frozen=True):
             raise ValueError(
                 "url is redis://[user:password@]host[:port][/database number], special characters as %XX"
             )
+        ports = [place.rpartition(":")[2] for place in self.sentinels]
+        if any(port.isdigit() and int(port) > 65_535 for port in ports):
+            raise ValueError("sentinels are host:port")
+        if self.sentinels and self.url.startswith("unix://"):
+            raise ValueError("sentinels name hosts: url cannot be a unix socket")
+
+    @property
+    def configured(self) -> bool:
+        """Whether it is said where Redis is."""
+        return bool(self.url or self.sentinels)
 
 
 class Key(Section, frozen=True):

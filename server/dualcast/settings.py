@@ -68,8 +68,8 @@ class Settings(Section, frozen=True):
     log: Log = field(default_factory=Log)
 
     def __post_init__(self) -> None:
-        if self.engine == "redis" and not self.redis.url:
-            raise ValueError("engine redis needs redis.url (DUALCAST_REDIS_URL)")
+        if self.engine == "redis" and not self.redis.configured:
+            raise ValueError("engine redis needs redis.url (DUALCAST_REDIS_URL) or redis.sentinels")
         if self.engine != "redis" and self.server.workers > 1:
             raise ValueError(f"engine {self.engine} lives in one process: server.workers must be 1")
         if self.legacy.mirror != "off" and not (self.engine == "redis" and self.legacy.redis):
@@ -78,7 +78,7 @@ class Settings(Section, frozen=True):
 
     @property
     def engine(self) -> Engine:
-        return self.bus.engine or ("redis" if self.redis.url else "sqlite")
+        return self.bus.engine or ("redis" if self.redis.configured else "sqlite")
 
 
 class Loaded(Struct, frozen=True):

@@ -12,6 +12,7 @@ from pathlib import Path
 from dualcast.bus.keeping import Keeping
 from dualcast.bus.memory import MemoryBus
 from dualcast.bus.port import EventBus, Retention
+from dualcast.bus.redis.dialing import Dialer
 from dualcast.bus.redis.engine import RedisBus
 from dualcast.bus.redis.plain import PlainKeys
 from dualcast.bus.sqlite import SqliteBus
@@ -82,6 +83,8 @@ class Stores:
     evidence: EvidenceStore
     pairs: PairStore | None = None
     """Instances over all nodes; None: there is one process."""
+    dialer: Dialer | None = None
+    """Opens connections to the same Redis; None on other engines."""
     redis: PlainKeys | None = None
     """What else is read in Redis; None on other engines."""
     older: OlderBackends | None = None
@@ -166,5 +169,6 @@ def _on_redis(settings: Settings, history: Keeping) -> Stores:
         conversations=RedisConversations(bus, conversation_settings(settings)),
         evidence=RedisEvidence(bus),
         pairs=RedisPairs(bus),
+        dialer=bus.dialer,
         redis=PlainKeys(bus.pool),
     )

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from dualcast.bus.redis.scripts import fence, texts
 from dualcast.model.errors import BusUnavailable
-from dualcast.model.publication import Receipt
 from support.bus_engines import draft, watch
 from support.flaky_proxy import FlakyProxy
-from support.redis_nodes import Node, node
+from support.redis_nodes import Node, insist, node
 from support.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
@@ -28,16 +28,6 @@ def server() -> Iterator[RedisServer]:
     """A server of the test's own that loses nothing it acknowledged."""
     with RedisServer(aof="always") as server:
         yield server
-
-
-async def insist(bus: Node, tenant: str, *channels: str, ident: str) -> Receipt:
-    """Appends with the same id until it is acknowledged."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await bus.bus.append(draft(tenant, *channels, id=ident))
-            except BusUnavailable:
-                await asyncio.sleep(0.01)
 
 
 async def test_a_restart_that_lost_nothing_is_no_new_epoch(server: RedisServer, tenant: str) -> None:
@@ -147,6 +137,26 @@ async def test_a_flush_is_found_by_the_probe_of_a_quiet_tenant(server: RedisServ
         await a.bus.probe()
         await a.recorder.until(lambda: bool(a.recorder.named("epoch")))
         assert a.recorder.named("epoch", tenant)[0][1] == old.offset
+
+
+async def test_scripts_of_the_last_run_that_the_server_still_knows_are_not_called(
+    server: RedisServer, tenant: str
+) -> None:
+    """Redis 6 writes SCRIPT LOAD into the append-only file and hands it on to replicas."""
+    proxy = FlakyProxy(server.socket)
+    await proxy.start()
+    async with node(proxy.url) as a:
+        await a.bus.append(draft(tenant, id="before"))
+        prelude = fence(server.info("server")["run_id"])
+        loaded = [prelude + text for text in texts([]).values()]
+        proxy.refuse = True
+        server.restart()
+        for script in loaded:
+            server.command("SCRIPT", "LOAD", script)
+        proxy.refuse = False
+        receipt = await insist(a, tenant, "all", ident="after")
+        assert receipt.offset > 1 << 20, "a script of the last run has run"
+    await proxy.close()
 
 
 async def test_a_frozen_server_is_noticed_and_forgiven(server: RedisServer, tenant: str) -> None:

@@ -10,9 +10,15 @@ import pytest
 
 from dualcast.bus.port import EventBus
 from dualcast.model.publication import Receipt
-from support.bus_engines import Recorder, draft, watch
+from support.bus_engines import ENGINES, TOPOLOGIES, Factory, Recorder, draft, watch
 
 pytestmark = pytest.mark.anyio
+EVERYWHERE = ENGINES | TOPOLOGIES
+
+
+@pytest.fixture(params=sorted(EVERYWHERE))
+def engine(request: pytest.FixtureRequest) -> Factory:
+    return EVERYWHERE[request.param]
 
 
 async def test_concurrent_appends_are_fed_in_offset_order(

@@ -15,6 +15,7 @@ import pytest
 
 from dualcast.cli import doctor
 from dualcast.cli.root import run
+from support import sentinel_set
 from support.redis_server import RedisServer
 
 
@@ -52,12 +53,57 @@ def test_a_redis_that_is_full_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert states(capsys)["redis memory"] == "failed"
 
 
+def test_a_redis_cluster_is_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    with RedisServer(tcp=True, options=("--cluster-enabled", "yes")) as redis:
+        assert run(["doctor", "--json", "--redis-url", redis.url]) == 1
+    assert states(capsys)["redis topology"] == "failed"
+
+
 def test_a_redis_that_is_away_is_one_finding(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["doctor", "--json", "--redis-url", "redis://:hidden-password@127.0.0.1:1/0"]) == 1
     shown = capsys.readouterr()
     found = {check["name"]: check["state"] for check in json.loads(shown.out)["checks"]}
     assert found["redis reachable"] == "failed"
     assert "hidden-password" not in shown.out + shown.err and "Traceback" not in shown.err
+
+
+def sentinel_findings(capsys: pytest.CaptureFixture[str]) -> dict[str, tuple[str, str]]:
+    found = json.loads(capsys.readouterr().out)["checks"]
+    return {check["name"]: (check["state"], check["detail"]) for check in found}
+
+
+def test_a_redis_with_sentinels_is_looked_at_through_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    servers = sentinel_set.shared()
+    monkeypatch.setenv("DUALCAST_REDIS__SENTINELS", ",".join(servers.places))
+    assert run(["doctor", "--json"]) == 1  # nothing is kept there, and no replica is waited for
+    found = sentinel_findings(capsys)
+    port = servers.servers[0].port
+    assert found["redis sentinels"] == ("ok", f"3 of 3 know mymaster, master 127.0.0.1:{port}")
+    assert found["redis reachable"][0] == found["redis clock"][0] == "ok"
+    assert found["redis replicas"][0] == "failed" and "min-replicas-to-write 1" in found["redis replicas"][1]
+    master = servers.master()
+    master.command("CONFIG", "SET", "min-replicas-to-write", 1)
+    try:
+        run(["doctor", "--json"])
+        assert sentinel_findings(capsys)["redis replicas"] == ("ok", "1 connected, min-replicas-to-write 1")
+    finally:
+        master.command("CONFIG", "SET", "min-replicas-to-write", 0)
+
+
+def test_a_service_the_sentinels_do_not_know_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DUALCAST_REDIS__SENTINELS", ",".join(sentinel_set.shared().places))
+    monkeypatch.setenv("DUALCAST_REDIS__SERVICE", "somebody-elses")
+    assert run(["doctor", "--json"]) == 1
+    found = sentinel_findings(capsys)
+    assert (
+        found["redis sentinels"][0] == "failed"
+        and "0 of 3 know somebody-elses" in found["redis sentinels"][1]
+    )
+    assert found["redis reachable"][0] == "failed"
 
 
 def test_the_embedded_engine_passes_and_the_table_has_no_secret(capsys: pytest.CaptureFixture[str]) -> None:

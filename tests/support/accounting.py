@@ -53,6 +53,8 @@ class Acknowledged:
     number: int
     channels: frozenset[str]
     cursor: str
+    at: float = 0.0
+    """When the acknowledgement came; monotonic seconds."""
 
 
 @dataclass(slots=True)
@@ -152,7 +154,7 @@ class Publisher:
             await asyncio.sleep(0.05)
         receipt = json.loads(answer.body)
         self.repeats += receipt["duplicate"]
-        made = Acknowledged(ident, number, frozenset(channels), receipt["cursor"])
+        made = Acknowledged(ident, number, frozenset(channels), receipt["cursor"], time.monotonic())
         self.acknowledged[ident] = made
         self._changes.note()
         return made

@@ -28,7 +28,7 @@ from dualcast.model.channel import key_part, user_channel
 from dualcast.model.errors import Forbidden
 from dualcast.model.inbox import Badge
 from dualcast.model.publication import Draft, Entry, Gap
-from support import redis_server
+from support import redis_server, sentinel_set
 
 WAIT_S = 10.0
 """How long a test waits for something that must come; a bound, not an expectation."""
@@ -175,6 +175,28 @@ ENGINES: dict[str, Factory] = {
     "sqlite": sqlite,
     "redis": redis,
 }
+
+
+@asynccontextmanager
+async def redis_sentinels(
+    *,
+    retention: Retention | None = None,
+    parts: Sequence[SqlPart] = (),
+    extensions: Sequence[Extension] = (),
+) -> AsyncIterator[RedisBus]:
+    bus = RedisBus(
+        RedisSettings(sentinels=sentinel_set.shared().places, probe_every_s=0.5),
+        retention,
+        extensions=extensions,
+    )
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+TOPOLOGIES: dict[str, Factory] = {"redis-sentinels": redis_sentinels}
+"""The redis engine over more than one server: what is different is following what is published."""
 
 
 # A room that stores something: items and pushes of riders, counted per user.

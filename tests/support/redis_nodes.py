@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,13 +11,15 @@ from dualcast.bus.port import Retention
 from dualcast.bus.redis.engine import RedisBus
 from dualcast.bus.redis.options import RedisSettings
 from dualcast.bus.storage import Extension
-from support.bus_engines import Recorder
+from dualcast.model.errors import BusUnavailable
+from dualcast.model.publication import Receipt
+from support.bus_engines import Recorder, draft
 
 QUIET = 3600.0
 """A probe interval that never comes in a test: what is found is then not found by the probe."""
 
 
-def settings(url: str, **fields: Any) -> RedisSettings:
+def settings(url: str = "redis://", **fields: Any) -> RedisSettings:
     fields = {
         "command_s": 1.0,
         "connect_s": 0.5,
@@ -56,9 +59,23 @@ class Node:
         await self.recorder.until(lambda: (self.statuses or [True])[-1] is available)
 
 
+async def insist(bus: Node, tenant: str, *channels: str, ident: str) -> Receipt:
+    """Appends with the same id until it is acknowledged."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await bus.bus.append(draft(tenant, *channels, id=ident))
+            except BusUnavailable:
+                await asyncio.sleep(0.01)
+
+
 @asynccontextmanager
 async def node(
-    url: str, retention: Retention | None = None, *, extensions: Sequence[Extension] = (), **fields: Any
+    url: str = "redis://",
+    retention: Retention | None = None,
+    *,
+    extensions: Sequence[Extension] = (),
+    **fields: Any,
 ) -> AsyncIterator[Node]:
     bus = RedisBus(settings(url, **fields), retention, extensions=extensions)
     recorder = Recorder()

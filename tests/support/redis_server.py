@@ -34,10 +34,12 @@ def free_port() -> int:
 
 class RedisServer:
     """A server process. `aof`: "" (nothing is kept), "always" or "everysec"; `tcp`: a port instead of the
-    unix socket.
+    unix socket; `password`: what `command` needs to come in.
     """
 
-    def __init__(self, *, aof: str = "", tcp: bool = False, options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, *, aof: str = "", tcp: bool = False, options: tuple[str, ...] = (), password: str = ""
+    ) -> None:
         assert BINARY, "redis-server is not installed"
         self.folder = Path(tempfile.mkdtemp(prefix="dc-redis-"))
         self.socket = str(self.folder / "s")
@@ -45,6 +47,7 @@ class RedisServer:
         self.url = f"redis://127.0.0.1:{self.port}/0" if tcp else f"unix://{self.socket}?db=0"
         self._aof = aof
         self._options = options
+        self._password = password
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -55,6 +58,10 @@ class RedisServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
 
     @property
     def pid(self) -> int:
@@ -87,16 +94,16 @@ class RedisServer:
         with socket.socket(socket.AF_UNIX) as line:
             line.settimeout(5)
             line.connect(self.socket)
-            line.sendall(hiredis.pack_command(words))  # type: ignore[arg-type]
-            reader = hiredis.Reader()
-            while (reply := reader.gets()) is False:
-                data = line.recv(65536)
-                if not data:
-                    raise OSError("closed")
-                reader.feed(data)
-        if isinstance(reply, hiredis.ReplyError):
-            raise OSError(str(reply))
-        return reply
+            if self._password:
+                _exchange(line, "AUTH", self._password)
+            return _exchange(line, *words)
+
+    def info(self, section: str) -> dict[str, str]:
+        """INFO of one section."""
+        found = self.command("INFO", section)
+        assert isinstance(found, bytes)
+        rows = (line.partition(":") for line in found.decode().splitlines())
+        return {name: value for name, _, value in rows if value}
 
     def clients(self, name: str = "dualcast-") -> list[dict[str, str]]:
         """CLIENT LIST, those whose name begins with `name`."""
@@ -141,6 +148,27 @@ class RedisServer:
             self._process.send_signal(signal.SIGCONT)
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def command_at(port: int, *words: str | bytes | int, password: str = "") -> object:
+    """One command at 127.0.0.1, over a connection of its own; error replies are raised as OSError."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as line:
+        if password:
+            _exchange(line, "AUTH", password)
+        return _exchange(line, *words)
+
+
+def _exchange(line: socket.socket, *words: str | bytes | int) -> object:
+    line.sendall(hiredis.pack_command(words))  # type: ignore[arg-type]
+    reader = hiredis.Reader()
+    while (reply := reader.gets()) is False:
+        data = line.recv(65536)
+        if not data:
+            raise OSError("closed")
+        reader.feed(data)
+    if isinstance(reply, hiredis.ReplyError):
+        raise OSError(str(reply))
+    return reply
 
 
 @functools.cache

@@ -1,7 +1,8 @@
-"""What `doctor` asks of Redis: the engine's own checks, and the clock."""
+"""What `doctor` asks of Redis: the sentinels, the engine's own checks, and the clock."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import time
@@ -21,7 +22,11 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from dualcast.bus.redis.dialing import open_dialer
 from dualcast.bus.redis.doctor import inspect
+from dualcast.bus.redis.options import RedisSettings
+from dualcast.bus.redis.pool import connection_options
+from dualcast.bus.redis.sentinels import Sentinels
 from dualcast.sections import Redis
 
 CLOCK_S = 2.0
@@ -53,30 +58,60 @@ class Finding(NamedTuple):
     detail: str
 
 
-async def redis_checks(settings: Redis) -> list[Finding]:
-    """Findings about the Redis of `settings`, over one connection. Writes nothing."""
+async def redis_checks(section: Redis) -> list[Finding]:
+    """Findings about the Redis of the settings, over one connection. Writes nothing."""
+    settings = RedisSettings(
+        url=section.url or "redis://",
+        sentinels=section.sentinels,
+        service=section.service,
+        sentinel_username=section.sentinel_username,
+        sentinel_password=section.sentinel_password,
+        connect_s=section.connect_timeout_s,
+        command_s=section.command_timeout_s,
+    )
     try:
-        client = redis.Redis.from_url(
-            settings.url,
-            socket_timeout=settings.command_timeout_s,
-            socket_connect_timeout=settings.connect_timeout_s,
+        dialer = open_dialer(settings)
+        options = connection_options(settings, dialer)
+    except (TypeError, ValueError, OSError):
+        return [Finding("reachable", False, _OPTION)]
+    sentinels = dialer if isinstance(dialer, Sentinels) else None
+    asked = [] if sentinels is None else [await _sentinels(sentinels, settings.service)]
+    client = redis.Redis.from_pool(
+        redis.ConnectionPool(
+            **options,
+            max_connections=1,
+            socket_timeout=settings.command_s,
+            socket_connect_timeout=settings.connect_s,
             retry=Retry(NoBackoff(), 0),
             decode_responses=True,
-            single_connection_client=True,
         )
-    except ValueError:
-        return [Finding("reachable", False, _OPTION)]
+    )
     try:
         # First, for the reason: the checks of the engine only say that it does not answer.
         await client.info("server")
-        found = [Finding(*check) for check in await inspect(client)]
+        found = [Finding(*check) for check in await inspect(client, replicated=sentinels is not None)]
         if found[0].ok:
             found.append(await _clock(client))
     except (RedisError, OSError, TimeoutError, TypeError, ValueError) as error:
         found = [Finding("reachable", False, _why(error))]
     finally:
-        await client.aclose()
-    return found
+        await client.aclose(close_connection_pool=True)
+        await dialer.close()
+    return [*asked, *found]
+
+
+async def _sentinels(sentinels: Sentinels, service: str) -> Finding:
+    answers = await asyncio.gather(*map(sentinels.ask, sentinels.places), return_exceptions=True)
+    named = [answer for answer in answers if not isinstance(answer, BaseException)]
+    count = f"{len(named)} of {len(answers)} know {service}"
+    if len(named) < len(answers):
+        return Finding("sentinels", False, f"{count}: check redis.sentinels, redis.service and the password")
+    if len({(one.host, one.port) for one in named}) > 1:
+        return Finding("sentinels", False, f"{count}, but name different masters: check the network")
+    others = min(one.sentinels for one in named)
+    if others < 3:
+        return Finding("sentinels", False, f"{count}, {others} in all: three or more are needed to agree")
+    return Finding("sentinels", True, f"{count}, master {named[0].host}:{named[0].port}")
 
 
 def _why(error: BaseException) -> str:

@@ -19,9 +19,10 @@ import hiredis
 
 from dualcast.model.errors import BusUnavailable
 
+from .dialing import Dialer
 from .options import RedisSettings
 from .scripts import Scripts
-from .wire import Address, Link, LinkLost, open_link, pack, resolve
+from .wire import Link, LinkLost, pack, resolve
 
 _log = logging.getLogger(__name__)
 TELL_AGAIN_S = 10.0
@@ -57,8 +58,8 @@ class Calls:
     `command_s` per call.
     """
 
-    def __init__(self, address: Address, settings: RedisSettings, name: str, scripts: Scripts) -> None:
-        self._address = address
+    def __init__(self, dialer: Dialer, settings: RedisSettings, name: str, scripts: Scripts) -> None:
+        self._dialer = dialer
         self._scripts = scripts
         self._settings = settings
         self._name = name
@@ -172,7 +173,10 @@ class Calls:
     async def _open(self) -> None:
         try:
             if self._link is None or not self._link.up:
-                self._link = await open_link(self._address, Link, self._name, self._settings.connect_s)
+                self._link = await self._dialer.dial(Link, self._name, self._settings.connect_s)
+                # Maybe another run of the server, and one that knows the scripts of the last: Redis 6 writes
+                # SCRIPT LOAD into the append-only file and hands it on to replicas.
+                self._scripts.shas = {}
             if not self._scripts.shas:
                 async with asyncio.timeout(self._settings.connect_s):
                     await self._scripts.load(self._link)
@@ -203,6 +207,8 @@ class Calls:
                 self._scripts.shas = {}
                 self._queue.append(call)
                 self._schedule()
+            elif self._dialer.is_demoted(str(reply)):
+                self._leave(call)
             else:
                 self._tell(call.script or "a command", reply)
                 self.refusals += 1
@@ -219,6 +225,18 @@ class Calls:
             self._told.clear()
         self._told[kind] = now + TELL_AGAIN_S
         _log.warning("redis refused %s: %.200s", what, reply)
+
+    def _leave(self, call: _Call) -> None:
+        """`call` was refused unrun by a server that is no master any more: once more, at whoever is now."""
+        if self._link is not None:
+            self._link.abort()
+        if call.retried or self._closed:
+            self._finish(call, unavailable())
+            return
+        call.retried = True
+        self.retries += 1
+        self._queue.append(call)
+        self._schedule()
 
     def _finish(self, call: _Call, outcome: Any) -> None:
         self._pending -= 1

@@ -20,9 +20,9 @@ class Check(NamedTuple):
     detail: str
 
 
-async def inspect(client: Redis) -> list[Check]:
-    """The checks, in a fixed order; an unreachable server is one failed check. Never raises for Redis's
-    sake.
+async def inspect(client: Redis, *, replicated: bool = False) -> list[Check]:
+    """The checks, in a fixed order; an unreachable server is one failed check. `replicated`: one of its
+    replicas is to take over one day. Never raises for Redis's sake.
     """
     try:
         began = time.perf_counter()
@@ -33,7 +33,9 @@ async def inspect(client: Redis) -> list[Check]:
     except (RedisError, OSError, TimeoutError):
         return [Check("reachable", False, "Redis does not answer: check the address, password and TLS")]
     try:
-        config: dict[Any, Any] = await client.config_get("appendfsync", "client-output-buffer-limit")
+        config: dict[Any, Any] = await client.config_get(
+            "appendfsync", "client-output-buffer-limit", "min-replicas-to-write"
+        )
     except RedisError:
         config = {}  # managed services hide CONFIG
     found = [
@@ -46,6 +48,12 @@ async def inspect(client: Redis) -> list[Check]:
     ]
     if limit := int(info.get("maxmemory") or 0):
         found.append(_memory(int(info.get("used_memory") or 0), limit))
+    if info.get("cluster_enabled"):
+        found.append(
+            Check("topology", False, "Redis Cluster is not supported: use one master, with Sentinel")
+        )
+    if replicated:
+        found.append(_replicas(info, int(config.get("min-replicas-to-write") or 0)))
     if info.get("role") != "master":
         found.append(Check("role", False, "this is a replica: writes will be refused"))
     return found
@@ -83,6 +91,14 @@ def _memory(used: int, limit: int) -> Check:
     share = used / limit
     advice = "" if share < FULL else ": give it room, a full Redis refuses every publication"
     return Check("memory", not advice, f"{share:.0%} of maxmemory used{advice}")
+
+
+def _replicas(info: dict[str, Any], wanted: int) -> Check:
+    count = int(info.get("connected_slaves", 0))
+    if not count:
+        return Check("replicas", False, "no replica is connected: nothing could take over")
+    advice = "" if wanted else ": set 'min-replicas-to-write 1', a master that is cut off goes on alone"
+    return Check("replicas", bool(wanted), f"{count} connected, min-replicas-to-write {wanted}{advice}")
 
 
 def _buffer(limits: str) -> Check:

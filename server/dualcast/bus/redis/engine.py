@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from dualcast.model.publication import Draft, Page, Quota, Receipt
 
 from .appending import Appender
 from .calls import Calls, unavailable
+from .dialing import open_dialer
 from .doctor import Check, inspect
 from .feed import Feeds, TenantFeed
 from .following import Following
@@ -25,7 +27,6 @@ from .probing import Probe
 from .reading import Reader
 from .repair import Repair
 from .scripts import Scripts
-from .wire import parse_address
 
 
 class RedisBus:
@@ -48,16 +49,17 @@ class RedisBus:
     ) -> None:
         self._settings = settings or RedisSettings()
         keep = keeping(retention)
-        address = parse_address(self._settings.url)
+        self.dialer = dialer = open_dialer(self._settings)
+        self._watch: asyncio.Task[None] | None = None
         echo_name = echo(self._settings.prefix, secrets.token_hex(8))
         self._own_pool = pool is None
-        self.pool = pool or RedisPool(self._settings)
+        self.pool = pool or RedisPool(self._settings, dialer)
         self._feeds = Feeds(self._settings, self._doubt)
-        self._write = Calls(address, self._settings, "dualcast-append", Scripts(extensions))
-        self._ask = Calls(address, self._settings, "dualcast-read", Scripts(extensions))
+        self._write = Calls(dialer, self._settings, "dualcast-append", Scripts(extensions))
+        self._ask = Calls(dialer, self._settings, "dualcast-read", Scripts(extensions))
         self._appender = Appender(self._write, self._feeds, self._settings, keep)
         self._reader = Reader(self._ask, self._feeds, self._settings, keep)
-        self._following = Following(address, self._feeds, self._settings, echo_name, self._echo)
+        self._following = Following(dialer, self._feeds, self._settings, echo_name, self._echo)
         self._probe = Probe(self._ask, self._reader, self._feeds, self._following, self._settings, echo_name)
         self._repair: Repair | None = None
         self._open = False
@@ -67,17 +69,22 @@ class RedisBus:
         self._open = True
         self._feeds.follower = follower
         self._repair = Repair(self._reader, self._feeds, follower)
+        self._watch = asyncio.get_running_loop().create_task(self.dialer.run())
         await self._following.start(follower, self._repair)
         self._probe.start(follower)
 
     async def close(self) -> None:
         self._open = False
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
         await self._probe.close()
         await self._following.close()
         await self._write.close()
         await self._ask.close()
         if self._own_pool:
             await self.pool.close()
+        await self.dialer.close()
 
     async def append(self, draft: Draft, quota: Quota | None = None) -> Receipt:
         (result,) = await self.append_many((draft,), quota)
@@ -138,6 +145,7 @@ class RedisBus:
             "connections_append": self._write.connections,
             "connections_read": self._ask.connections,
             "connections_subscriber": int(self._following.tap is not None),
+            "connections_sentinel": self.dialer.connections,
         }
         return {
             **connections,

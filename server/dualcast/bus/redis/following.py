@@ -15,12 +15,13 @@ from typing import Any
 from dualcast.bus.port import Follower
 from dualcast.model.errors import BusUnavailable
 
+from .dialing import Dialer
 from .feed import ChannelFeed, Feeds, TenantFeed
 from .keys import live, part
 from .options import RedisSettings
 from .repair import Repair
 from .tap import Tap
-from .wire import Address, LinkLost, open_link
+from .wire import LinkLost
 
 _log = logging.getLogger(__name__)
 
@@ -35,13 +36,13 @@ class Following:
 
     def __init__(
         self,
-        address: Address,
+        dialer: Dialer,
         feeds: Feeds,
         settings: RedisSettings,
         echo_name: bytes,
         echo: Callable[[bytes], None],
     ) -> None:
-        self._address = address
+        self._dialer = dialer
         self._feeds = feeds
         self._settings = settings
         self._echo_name = echo_name
@@ -154,7 +155,7 @@ class Following:
         pause = 0.0
         while True:
             try:
-                tap = await open_link(self._address, self._make_tap, "dualcast-tap", self._settings.connect_s)
+                tap = await self._dialer.dial(self._make_tap, "dualcast-tap", self._settings.connect_s)
                 self._tap = tap
                 try:
                     await self._attach(tap)

@@ -16,8 +16,9 @@ from typing import NoReturn
 
 import hiredis
 
+from .dialing import Dialer, open_dialer
 from .options import RedisSettings
-from .wire import Link, LinkLost, open_link, pack, parse_address
+from .wire import Link, LinkLost, pack
 
 _log = logging.getLogger(__name__)
 NAME = "dualcast-older"
@@ -80,7 +81,7 @@ class _Ear(Link):
 
 
 class Listening:
-    """See the module docstring. `run` is owned by the application, one at a time.
+    """See the module docstring. `run` is owned by the application, one at a time. `dialer`: the bus's.
 
     `stale_s`: what waited longer than this in a process that stood still is left to others.
     """
@@ -92,9 +93,10 @@ class Listening:
         channels: Sequence[str] = (),
         patterns: Sequence[str] = (),
         stale_s: float = 40.0,
+        dialer: Dialer | None = None,
     ) -> None:
         self._settings = settings
-        self._address = parse_address(settings.url)
+        self._dialer = dialer or open_dialer(settings)
         self._channels = tuple(channels)
         self._patterns = tuple(patterns)
         self._stale_s = stale_s
@@ -120,9 +122,7 @@ class Listening:
         while True:
             ear: _Ear | None = None
             try:
-                ear = await open_link(
-                    self._address, lambda: _Ear(heard, self._stale_s), NAME, settings.connect_s
-                )
+                ear = await self._dialer.dial(lambda: _Ear(heard, self._stale_s), NAME, settings.connect_s)
                 async with asyncio.timeout(settings.command_s):
                     seconds, micros = await ear.ask("TIME")
                     opened(int(seconds) * 1_000_000 + int(micros))

@@ -11,6 +11,12 @@ class RedisSettings(Struct, frozen=True, kw_only=True):
     """
 
     url: str = "redis://127.0.0.1:6379/0"
+    sentinels: tuple[str, ...] = ()
+    """`host:port` each; then the host of `url` does not count, and the master is who they say it is."""
+    service: str = "mymaster"
+    """The name under which the sentinels watch the master."""
+    sentinel_username: str = ""
+    sentinel_password: str = ""
     prefix: str = "dc"
     """First part of every key and pub/sub name."""
     pool_connections: int = 8

@@ -4,12 +4,18 @@ tools.
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import Struct
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from .dialing import Dialer, open_dialer
+from .elected import ElectedConnection, ElectedTlsConnection
 from .options import RedisSettings
+from .sentinels import Sentinels
 
 
 class PoolFacts(Struct, frozen=True):
@@ -29,9 +35,9 @@ class RedisPool:
     BusUnavailable.
     """
 
-    def __init__(self, settings: RedisSettings) -> None:
-        self._pool = BlockingConnectionPool.from_url(
-            settings.url,
+    def __init__(self, settings: RedisSettings, dialer: Dialer | None = None) -> None:
+        self._pool = BlockingConnectionPool(
+            **connection_options(settings, dialer or open_dialer(settings)),
             max_connections=settings.pool_connections,
             timeout=settings.pool_wait_s,
             socket_timeout=settings.command_s,
@@ -62,3 +68,13 @@ class RedisPool:
         """Closes all connections."""
         await self.client.aclose()
         await self._pool.disconnect()
+
+
+def connection_options(settings: RedisSettings, dialer: Dialer) -> dict[str, Any]:
+    """What a redis-py pool needs to reach the server that `dialer` reaches. Raises ValueError."""
+    options: dict[str, Any] = dict(parse_url(settings.url))
+    if isinstance(dialer, Sentinels):
+        tls = options.get("connection_class") is SSLConnection
+        options["connection_class"] = ElectedTlsConnection if tls else ElectedConnection
+        options["sentinels"] = dialer
+    return options

@@ -31,6 +31,11 @@ def _text(name: str) -> str:
     return (files("dualcast.bus") / "lua" / f"{name}.lua").read_text(encoding="utf-8")
 
 
+def fence(run_id: str) -> str:
+    """What stands in front of every script."""
+    return f"local RUN = '{run_id}'\n{_text('fence')}"
+
+
 def texts(extensions: Sequence[Extension]) -> dict[str, str]:
     """Every script without its prelude, by name. Raises ValueError when a name is given twice."""
     found = {name: _text(name) for name in NAMES}
@@ -62,7 +67,7 @@ class Scripts:
         if found is None:
             raise LinkLost
         run_id = found[1].decode()
-        prelude = f"local RUN = '{run_id}'\n{_text('fence')}"
+        prelude = fence(run_id)
         # All at once: one round trip, however many rooms there are.
         loads = (link.ask("SCRIPT", "LOAD", prelude + text) for text in self._texts.values())
         answers = await asyncio.gather(*loads, return_exceptions=True)
