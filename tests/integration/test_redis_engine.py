@@ -13,7 +13,7 @@ from dualcast.model.errors import BusUnavailable
 from dualcast.model.publication import Receipt
 from support.bus_engines import draft, watch
 from support.certificate import self_signed
-from support.redis_nodes import Node, node
+from support.redis_nodes import node
 from support.redis_server import RedisServer, free_port, shared
 
 pytestmark = pytest.mark.anyio
@@ -212,15 +212,7 @@ async def test_a_probe_says_when_redis_takes_no_writes(tenant: str, caplog: pyte
             for _ in range(20):
                 with pytest.raises(BusUnavailable):
                     await a.bus.append(draft(tenant))
-            assert await health(a, ok=False) == "append"
+            assert await a.health(ok=False) == "append"
             server.command("CONFIG", "SET", "maxmemory", "0")
-            assert await health(a, ok=True) == ""
+            assert await a.health(ok=True) == ""
     assert sum("refused append: OOM" in record.getMessage() for record in caplog.records) == 1
-
-
-async def health(some: Node, *, ok: bool) -> str:
-    """The detail of the first probe with this outcome; a probe is shared while it is fresh."""
-    async with asyncio.timeout(30):
-        while (found := await some.bus.probe()).ok is not ok:
-            await asyncio.sleep(0.05)
-    return found.detail

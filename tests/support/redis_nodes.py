@@ -58,6 +58,14 @@ class Node:
         """Waits until the last status is `available`."""
         await self.recorder.until(lambda: (self.statuses or [True])[-1] is available)
 
+    async def health(self, *, ok: bool) -> str:
+        """The detail of the first probe with this outcome; repair may be under way, and a probe is shared
+        while it is fresh."""
+        async with asyncio.timeout(30):
+            while (found := await self.bus.probe()).ok is not ok:
+                await asyncio.sleep(0.05)
+        return found.detail
+
 
 async def insist(bus: Node, tenant: str, *channels: str, ident: str) -> Receipt:
     """Appends with the same id until it is acknowledged."""
