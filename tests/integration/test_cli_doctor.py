@@ -16,7 +16,7 @@ import pytest
 from dualcast.cli import doctor
 from dualcast.cli.root import run
 from support import sentinel_set
-from support.redis_server import RedisServer
+from support.redis_server import RedisServer, free_port
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,9 @@ def test_a_redis_that_is_full_fails(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_redis_cluster_is_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
-    with RedisServer(tcp=True, options=("--cluster-enabled", "yes")) as redis:
+    # Else its second port is the first plus 10,000, which there may not be.
+    options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with RedisServer(tcp=True, options=options) as redis:
         assert run(["doctor", "--json", "--redis-url", redis.url]) == 1
     assert states(capsys)["redis topology"] == "failed"
 

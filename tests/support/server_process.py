@@ -175,6 +175,13 @@ class ServerProcess:
         """Open file descriptors."""
         return int(psutil.Process(self.pid).num_fds())
 
+    async def until_files(self, most: int) -> None:
+        """Waits until at most so many files are open: who hung up last may not have been noticed yet. Raises
+        TimeoutError."""
+        async with asyncio.timeout(METRIC_S):
+            while self.open_files() > most:
+                await asyncio.sleep(0.1)
+
 
 async def status(host: str, port: int, path: str) -> int:
     """The status of a GET; 0 when there was no answer."""
