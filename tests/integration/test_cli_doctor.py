@@ -16,7 +16,8 @@ import pytest
 from dualcast.cli import doctor
 from dualcast.cli.root import run
 from support import sentinel_set
-from support.redis_server import RedisServer, free_port
+from support.ports import free_port
+from support.redis_server import RedisServer
 
 
 @pytest.fixture(autouse=True)

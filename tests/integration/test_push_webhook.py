@@ -18,9 +18,9 @@ from dualcast.push.port import PushJob, PushSettings, Refused, TryLater
 from dualcast.push.providers.finding import open_provider
 from dualcast.push.providers.webhook import MAX_ANSWER_BYTES, WebhookProvider, WebhookSettings
 from dualcast.push.worker import PushWorker
+from support.ports import free_port
 from support.push_receiver import SECRET, receiving
 from support.push_rig import memory
-from support.redis_server import free_port
 
 pytestmark = pytest.mark.anyio
 WAIT_S = 10.0

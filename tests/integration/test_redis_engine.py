@@ -13,8 +13,9 @@ from dualcast.model.errors import BusUnavailable
 from dualcast.model.publication import Receipt
 from support.bus_engines import draft, watch
 from support.certificate import self_signed
+from support.ports import free_port
 from support.redis_nodes import node
-from support.redis_server import RedisServer, free_port, shared
+from support.redis_server import RedisServer, shared
 
 pytestmark = pytest.mark.anyio
 

@@ -17,8 +17,9 @@ from dualcast.state.redis import RedisState
 from support.bus_engines import WAIT_S, draft, watch
 from support.certificate import self_signed
 from support.fake_sentinel import FakeSentinel
+from support.ports import free_port
 from support.redis_nodes import insist, node, settings
-from support.redis_server import RedisServer, free_port
+from support.redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
 

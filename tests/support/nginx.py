@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from support.certificate import self_signed
-from support.redis_server import free_port
+from support.ports import free_port
 
 SHIPPED = Path(__file__).resolve().parents[2] / "docs" / "deploy" / "nginx.conf"
 BINARY = shutil.which("nginx") or "/usr/sbin/nginx"

@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from support.redis_server import free_port
+from support.ports import free_port
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, Playwright

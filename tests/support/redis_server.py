@@ -1,4 +1,4 @@
-"""A real redis-server process per use: on a unix socket or an ephemeral TCP port, with append-only file or
+"""A real redis-server process per use: on a unix socket or a TCP port, with append-only file or
 without.
 
 `RedisServer` can be killed, restarted over its data, frozen and thawed; `shared()` is one server for all
@@ -22,14 +22,10 @@ from typing import Self
 
 import hiredis
 
+from support.ports import free_port
+
 BINARY = shutil.which("redis-server")
-START_S = 10.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+START_S = 40.0
 
 
 class RedisServer:

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from support.redis_server import BINARY, RedisServer, command_at, free_port
+from support.ports import free_port
+from support.redis_server import BINARY, RedisServer, command_at
 
 WAIT_S = 60.0
 """A bound, not an expectation."""

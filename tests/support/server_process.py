@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,26 +22,12 @@ import jwt
 import psutil  # type: ignore[import-untyped]
 
 from support.plain_http import http_client
+from support.ports import free_port
 
 SECRET = "a secret of the tests that is long enough"
 START_S = 40.0
 EXIT_S = 40.0
 METRIC_S = 60.0
-FIRST_EPHEMERAL = 32_768
-
-
-def steady_port() -> int:
-    """A free port below the ephemeral range: while a server is down nobody else, least of all a client that
-    connects to it from that very port, takes it.
-    """
-    while True:
-        port = random.randint(20_000, FIRST_EPHEMERAL - 1)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
 
 
 def token(
@@ -76,7 +60,7 @@ class ServerProcess:
         settings: Mapping[str, object] | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        self.port = port or steady_port()
+        self.port = port or free_port()
         self.host = "127.0.0.1"
         self.base_url = f"http://{self.host}:{self.port}"
         self.log_file = folder / f"server-{self.port}.log"

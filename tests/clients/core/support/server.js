@@ -1,7 +1,7 @@
 // A dualcast server as a process of its own. DUALCAST_BIN names the command.
 
 import { spawn } from "node:child_process";
-import { createHmac } from "node:crypto";
+import { createHmac, randomInt } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
@@ -24,12 +24,12 @@ export function token(sub, { roles = [], channels = [], lifeS = 3_600 } = {}) {
 
 const ADMIN = () => token("root", { roles: ["admin", "publisher", "operator"] });
 
+/** A free port below the ephemeral range: while a server is down nobody takes it, least of all a client that connects to it from there. */
 function freePort() {
   return new Promise((resolve) => {
-    const probe = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = probe.address();
-      probe.close(() => resolve(port));
-    });
+    const port = randomInt(20_000, 32_768);
+    const probe = createServer().once("error", () => resolve(freePort()));
+    probe.listen(port, "127.0.0.1", () => probe.close(() => resolve(port)));
   });
 }
 
