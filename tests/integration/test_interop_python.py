@@ -139,8 +139,10 @@ def read_with_sseclient(url: str, bearer: str, got: Got, ended: threading.Event)
 
 
 async def read_with_websockets(url: str, bearer: str, got: Got) -> None:
-    """Until cancelled."""
+    """Until cancelled. Its URL stays, so `resume` names the cursor: what comes before that is read comes live
+    and then once more, in its place (PROTO-20). So ids that were had are dropped."""
     cursor = ""
+    had: set[str] = set()
     async for socket in native(url, bearer, reconnect_delays=lambda: repeat(0.1)):
         got.positions.append(cursor)
         if cursor:
@@ -149,7 +151,10 @@ async def read_with_websockets(url: str, bearer: str, got: Got) -> None:
             async for text in socket:
                 frame = json.loads(text)
                 cursor = frame.get("cursor") or cursor
-                got.take(frame.get("event", frame["type"]), text, frame.get("cursor", ""))
+                if frame.get("id") not in had:
+                    got.take(frame.get("event", frame["type"]), text, frame.get("cursor", ""))
+                if "id" in frame:
+                    had.add(frame["id"])
         except ConnectionClosed:
             continue
 
