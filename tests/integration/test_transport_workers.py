@@ -16,6 +16,7 @@ import pytest
 from dualcast.transport.options import TransportSettings
 from dualcast.transport.server import listen, stop_signals
 from dualcast.transport.supervisor import reserve_port
+from support.ports import free_port
 
 PROGRAM = """
 import os, sys, asyncio
@@ -75,11 +76,6 @@ def until_answers(port: int) -> int:
 
 
 HANG_UP = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup\n"
-
-
-def free_port() -> int:
-    with listen(TransportSettings(port=0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -200,7 +200,9 @@ async def all_checks(loaded: Loaded) -> list[Check]:
     if all(check.state != "failed" for check in found if check.name == "keys"):
         found.append(await start_check(loaded.settings))
     if loaded.settings.engine == "redis":
-        for name, ok, detail in await redis_checks(loaded.settings.redis):
+        from dualcast.mapping import redis_settings  # the whole server: not for every command
+
+        for name, ok, detail in await redis_checks(redis_settings(loaded.settings)):
             found.append(Check(f"redis {name}", "ok" if ok else "failed", detail))
     return found
 

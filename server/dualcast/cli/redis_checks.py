@@ -27,7 +27,6 @@ from dualcast.bus.redis.doctor import inspect
 from dualcast.bus.redis.options import RedisSettings
 from dualcast.bus.redis.pool import connection_options
 from dualcast.bus.redis.sentinels import Sentinels
-from dualcast.sections import Redis
 
 CLOCK_S = 2.0
 _OPTION = "an option behind the ? in redis.url is unknown or has a wrong value"
@@ -58,17 +57,8 @@ class Finding(NamedTuple):
     detail: str
 
 
-async def redis_checks(section: Redis) -> list[Finding]:
+async def redis_checks(settings: RedisSettings) -> list[Finding]:
     """Findings about the Redis of the settings, over one connection. Writes nothing."""
-    settings = RedisSettings(
-        url=section.url or "redis://",
-        sentinels=section.sentinels,
-        service=section.service,
-        sentinel_username=section.sentinel_username,
-        sentinel_password=section.sentinel_password,
-        connect_s=section.connect_timeout_s,
-        command_s=section.command_timeout_s,
-    )
     try:
         dialer = open_dialer(settings)
         options = connection_options(settings, dialer)
